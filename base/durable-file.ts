@@ -1,0 +1,80 @@
+import { createHash } from "node:crypto";
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import { errnoOf } from "./errors.ts";
+
+/**
+ * A JSON document on disk that is either the old or the new one, whatever dies when. The previous generation
+ * stays beside it as `.previous`; the first line is the SHA-256 of the rest, so a damaged file is noticed and
+ * the previous one used. An empty result is only ever said of a file that was never written.
+ */
+export function writeDurable(path: string, value: unknown): void {
+  const body = JSON.stringify(value);
+  const bytes = Buffer.from(`${digest(body)}\n${body}`);
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    const file = openSync(temporary, "w", 0o600);
+    try {
+      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    if (readOne(path).kind === "whole") renameSync(path, `${path}.previous`);
+    renameSync(temporary, path);
+  } catch (error) {
+    try {
+      unlinkSync(temporary);
+    } catch {
+      // It may not exist; the first error is the one to tell.
+    }
+    throw error;
+  }
+  const folder = openSync(dirname(path), "r");
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+export type DurableRead =
+  | { readonly kind: "missing" }
+  /** `damaged` says that the newest generation was broken and this is the previous one. */
+  | { readonly kind: "read"; readonly value: unknown; readonly damaged: boolean }
+  | { readonly kind: "damaged"; readonly reason: string };
+
+export function readDurable(path: string): DurableRead {
+  const current = readOne(path);
+  if (current.kind === "whole") return { kind: "read", value: current.value, damaged: false };
+  const previous = readOne(`${path}.previous`);
+  if (previous.kind === "whole") {
+    return { kind: "read", value: previous.value, damaged: current.kind === "broken" };
+  }
+  if (current.kind === "missing" && previous.kind === "missing") return { kind: "missing" };
+  return { kind: "damaged", reason: `${path} and its previous generation do not match their checksums` };
+}
+
+type OneRead = { kind: "missing" } | { kind: "broken" } | { kind: "whole"; value: unknown };
+
+function readOne(path: string): OneRead {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return { kind: "missing" };
+    throw error;
+  }
+  const eol = text.indexOf("\n");
+  const body = text.slice(eol + 1);
+  if (eol < 0 || text.slice(0, eol) !== digest(body)) return { kind: "broken" };
+  try {
+    return { kind: "whole", value: JSON.parse(body) as unknown };
+  } catch {
+    return { kind: "broken" };
+  }
+}
+
+function digest(body: string): string {
+  return createHash("sha256").update(body).digest("hex");
+}

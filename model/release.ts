@@ -1,0 +1,78 @@
+import { z } from "zod";
+import { Name } from "./names.ts";
+import { RunSpec } from "./run-spec.ts";
+
+/** A public host and path of a service, as the manifest's `edge:` says. */
+export const EdgeRoute = z.strictObject({ host: z.string(), path: z.string().startsWith("/") });
+export type EdgeRoute = z.infer<typeof EdgeRoute>;
+
+/** One declared dependency, resolved: which cluster answers on which local port. */
+export const ReleaseDependency = z.strictObject({
+  name: z.string(),
+  port: z.int(),
+  /** `api.shop`, or absent for declared egress. */
+  target: z.string().optional(),
+  /** `api.stripe.com:443`: declared egress. */
+  address: z.string().optional(),
+  optional: z.boolean(),
+  requestTimeoutMs: z.int().optional(),
+  retriesMax: z.int().optional(),
+});
+export type ReleaseDependency = z.infer<typeof ReleaseDependency>;
+
+export const ReleaseService = z.strictObject({
+  name: Name,
+  kind: z.enum(["process", "auxiliary"]),
+  /** Environment values are kept, secrets are not: they are joined in when an instance is assigned. */
+  spec: RunSpec,
+  /** Copies the manifest asks for; `gilliam scale` overrides it in the formation, not here. */
+  instances: z.int().min(0),
+  edge: z.array(EdgeRoute),
+  dependencies: z.array(ReleaseDependency),
+});
+export type ReleaseService = z.infer<typeof ReleaseService>;
+
+/** Immutable, numbered snapshot of a formation. */
+export const Release = z.strictObject({
+  formation: Name,
+  number: z.int().min(1),
+  createdAtMs: z.number(),
+  /** SHA-256 over the resolved content: the same deploy twice has the same, and is one release. */
+  contentDigest: z.string(),
+  /** The manifest as it was written. */
+  manifest: z.string(),
+  services: z.record(z.string(), ReleaseService),
+  exports: z.array(Name),
+});
+export type Release = z.infer<typeof Release>;
+
+/** Desired state of one service of a formation. */
+export const ServiceDesire = z.strictObject({
+  /** The release whose spec this service runs. */
+  release: z.int().min(1),
+  /** Set by `gilliam scale`; absent: what the release says. */
+  count: z.int().min(0).max(1000).optional(),
+  canary: z.strictObject({ release: z.int().min(1), weight: z.int().min(0).max(100) }).optional(),
+  sticky: z
+    .discriminatedUnion("by", [
+      z.strictObject({ by: z.literal("cookie"), name: z.string().min(1) }),
+      z.strictObject({ by: z.literal("header"), name: z.string().min(1) }),
+    ])
+    .optional(),
+});
+export type ServiceDesire = z.infer<typeof ServiceDesire>;
+
+/** Desired state of a formation: what `deploy`, `scale`, `canary`, `promote`, `rollback`, `up` and `down` change. */
+export const FormationRecord = z.strictObject({
+  name: Name,
+  /** `down` stops every instance and keeps everything else. */
+  state: z.enum(["up", "down"]),
+  /** The last release deployed with traffic. */
+  current: z.int().min(0),
+  /** The one before, for `rollback`. */
+  previous: z.int().min(0),
+  services: z.record(z.string(), ServiceDesire),
+  /** The executor's own boot manifest made this one; it is shown, not changed, through the API. */
+  boot: z.boolean(),
+});
+export type FormationRecord = z.infer<typeof FormationRecord>;
