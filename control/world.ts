@@ -12,6 +12,11 @@ import type { RunSpec } from "../model/run-spec.ts";
 export interface World {
   /** Wall clock, milliseconds since 1970. */
   readonly nowMs: number;
+  /**
+   * When this control process started, same clock. What was heard before is hearsay: limits that end in a stop
+   * count from here at the earliest, and proxies and hosts get their time to come back.
+   */
+  readonly startedAtMs: number;
   readonly formations: readonly FormationRecord[];
   /** By `formation/number`. */
   readonly releases: ReadonlyMap<string, Release>;
@@ -19,7 +24,10 @@ export interface World {
   readonly hosts: readonly HostState[];
   /** By image digest, then by host id. */
   readonly builds: ReadonlyMap<string, ReadonlyMap<string, BuildStatus>>;
+  /** Take it from the feed hub after `hub.update(world)`, so that it knows of every endpoint of this world. */
   readonly proxies: readonly ProxyState[];
+  /** Host of each named volume, as written when an instance with it was first placed (registry `volumes/{name}`). */
+  readonly volumes: ReadonlyMap<string, string>;
   readonly settings: DecisionSettings;
 }
 
@@ -53,6 +61,8 @@ export interface InstanceRecord {
   readonly drainReason?: string;
   /** Runs from the executor's boot manifest. */
   readonly boot: boolean;
+  /** Where it was reached when it was last ready; bridges a restart of control until its host reports. */
+  readonly address?: { readonly host: string; readonly port: number };
   /** The executor's last word; absent until it has spoken. */
   readonly status?: InstanceStatus;
 }
@@ -78,11 +88,29 @@ export interface ProxyState {
   readonly acknowledgedEndpoints: ReadonlySet<string> | undefined;
   /** Endpoint ids in the newest configuration made for it, acknowledged or not. */
   readonly wantedEndpoints: ReadonlySet<string>;
+  /** Endpoint ids in a configuration that was sent and not answered yet: it may be in force at any moment. */
+  readonly sentEndpoints: ReadonlySet<string> | undefined;
+  /** The epoch it says is in force; 0 before its first word. */
+  readonly epoch: number;
+  /** The epoch of the newest configuration made for it. */
+  readonly wantedEpoch: number;
+  /** The last epoch it could not apply, until it applies a later one. */
+  readonly refused: { readonly epoch: number; readonly reason: string } | undefined;
+  /** Empty before its first report. */
+  readonly metricsUrl: string;
+  readonly ejected: ProxyReport["ejected"];
   readonly busy: ProxyReport["busy"];
 }
 
 export type Action =
+  /** Write the record; with a `spec.volume` also `volumes/{name}`, in the same write. */
   | { readonly kind: "place"; readonly record: InstanceRecord }
+  /** Write `address` into the record: the instance is ready there. */
+  | {
+      readonly kind: "remember";
+      readonly instanceId: string;
+      readonly address: { readonly host: string; readonly port: number };
+    }
   | { readonly kind: "drain"; readonly instanceId: string; readonly reason: string }
   /** Every proxy let go (`receipt` says who and when), or the drain timeout passed. */
   | { readonly kind: "stop"; readonly instanceId: string; readonly receipt: string }
