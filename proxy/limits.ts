@@ -1,0 +1,48 @@
+/**
+ * What one engine allows itself. Everything that waits has a time, everything that queues has a bound.
+ * Limits of a single cluster (connections per endpoint, pending requests, timeouts) are in its policy: model/mesh.ts.
+ */
+export interface EngineLimits {
+  /** Bytes of a request or response head, the first line included; beyond: 431 to a client, 502 for an upstream. */
+  readonly headBytesMax: number;
+  /** Header fields of a request or response. */
+  readonly headFieldsMax: number;
+  /** Bytes of the request target; beyond: 414. */
+  readonly targetBytesMax: number;
+  /** Open downstream connections of one listener; beyond, a new one is answered 503 and closed. */
+  readonly connectionsPerListenerMax: number;
+  /** From a connection's or request's first byte to the end of its head; against slow clients. */
+  readonly headTimeoutMs: number;
+  /** Without a byte of a body in the direction that is awaited, request or response. */
+  readonly bodyStallTimeoutMs: number;
+  /** A downstream connection without a request. */
+  readonly downstreamIdleTimeoutMs: number;
+  /** An unused upstream connection; shorter than what servers use, so that we close first (Node's default is 5 s). */
+  readonly upstreamIdleTimeoutMs: number;
+  /** How long a request waits for its cluster, for an endpoint, or for a free connection. */
+  readonly pendingTimeoutMs: number;
+  /** Bytes of a request body kept so that it can be sent again; a longer one is sent once. */
+  readonly replayBytesMax: number;
+  /** Interim (1xx) responses to one request; beyond, the upstream is broken: 502. */
+  readonly interimResponsesMax: number;
+  /** After an error, how long unread request bytes are swallowed so that the client can read the answer. */
+  readonly lingerTimeoutMs: number;
+  /** Idle connections kept per endpoint. */
+  readonly idlePerEndpointMax: number;
+}
+
+export const DEFAULT_LIMITS: EngineLimits = {
+  headBytesMax: 32 * 1024,
+  headFieldsMax: 128,
+  targetBytesMax: 8 * 1024,
+  connectionsPerListenerMax: 10_000,
+  headTimeoutMs: 10_000,
+  bodyStallTimeoutMs: 30_000,
+  downstreamIdleTimeoutMs: 75_000,
+  upstreamIdleTimeoutMs: 4_000,
+  pendingTimeoutMs: 2_000,
+  replayBytesMax: 64 * 1024,
+  interimResponsesMax: 16,
+  lingerTimeoutMs: 1_000,
+  idlePerEndpointMax: 256,
+};
