@@ -28,16 +28,20 @@ export function checkPrefix(prefix: string): void {
  */
 export function checkWrites(writes: readonly Write[]): (string | undefined)[] {
   if (writes.length > WRITES_MAX) {
-    throw new UserError(`A registry write holds ${writes.length} changes; at most ${WRITES_MAX} are allowed`, {
-      code: "too_many_writes",
-      status: 413,
-      next: "Change fewer things in one request.",
-    });
+    throw new UserError(
+      `A registry write holds ${writes.length} changes; at most ${WRITES_MAX} are allowed`,
+      {
+        code: "too_many_writes",
+        status: 413,
+        next: "Change fewer things in one request.",
+      },
+    );
   }
   const seen = new Set<string>();
   return writes.map((write) => {
     checkKey(write.key);
-    if (seen.has(write.key)) throw badKey(`The registry key "${write.key}" is written twice in one transaction`);
+    if (seen.has(write.key))
+      throw badKey(`The registry key "${write.key}" is written twice in one transaction`);
     seen.add(write.key);
     return write.kind === "set" ? jsonOf(write.value, write.key, VALUE_BYTES_MAX) : undefined;
   });

@@ -38,7 +38,8 @@ export function rowSum(key: string, value: string, revision: number): number {
  */
 export function openDatabase(path: string, migrations: readonly string[] = MIGRATIONS): DatabaseSync {
   const isNew = !existsSync(path);
-  if (isNew && existsSync(`${path}-wal`)) throw damaged(path, "its write-ahead log is there, the file is not");
+  if (isNew && existsSync(`${path}-wal`))
+    throw damaged(path, "its write-ahead log is there, the file is not");
   if (!isNew && statSync(path).size === 0) throw damaged(path, "the file is empty");
   if (isNew) return create(path, migrations);
   const database = connect(path);
@@ -159,10 +160,10 @@ const FULL = 13;
 const CANNOT_OPEN = 14;
 const NOT_A_DATABASE = 26;
 
-/** The low byte of an extended SQLite code; undefined when SQLite did not throw. */
-function primaryCode(error: unknown): number | undefined {
+/** The low byte of an extended SQLite code; 0 when SQLite did not throw. */
+function primaryCode(error: unknown): number {
   const code = (error as { errcode?: unknown } | null | undefined)?.errcode;
-  return typeof code === "number" ? code & 0xff : undefined;
+  return typeof code === "number" ? code & 0xff : 0;
 }
 
 function isFull(error: unknown): boolean {
@@ -185,7 +186,11 @@ export function asUserError(error: unknown, path: string): unknown {
     });
   }
   if (isReadOnly(error)) {
-    return unavailable(`The registry ${path} cannot be written`, `Make ${path} and its folder writable.`, error);
+    return unavailable(
+      `The registry ${path} cannot be written`,
+      `Make ${path} and its folder writable.`,
+      error,
+    );
   }
   switch (primaryCode(error)) {
     case BUSY:

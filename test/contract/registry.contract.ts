@@ -33,7 +33,7 @@ export function describeRegistry(name: string, open: () => Promise<RegistryUnder
 
     describe("entries", () => {
       test("what was written is read, after a restart too", async () => {
-        const value = { text: "ü \u0000 \" \\", list: [1, null, true], deep: { a: { b: 0.1 } } };
+        const value = { text: 'ü \u0000 " \\', list: [1, null, true], deep: { a: { b: 0.1 } } };
         const result = await registry.write([{ kind: "set", key: "a/b", value }]);
         expect(result.ok).toBe(true);
         expect((await registry.get("a/b"))?.value).toEqual(value);
@@ -55,6 +55,15 @@ export function describeRegistry(name: string, open: () => Promise<RegistryUnder
         expect(seen[0]).toBeGreaterThanOrEqual(1);
         expect(seen).toEqual(seen.toSorted((a, b) => a - b));
         expect(new Set(seen).size).toBe(3);
+      });
+
+      test("a write says the revision its keys have now", async () => {
+        const result = await registry.write([
+          { kind: "set", key: "a", value: 1 },
+          { kind: "set", key: "b", value: 2 },
+        ]);
+        const { entries } = await registry.list("");
+        expect(entries.map(({ revision }) => ({ ok: true, revision }))).toEqual([result, result]);
       });
 
       test("a listing holds what is below its prefix, sorted, and nothing beside it", async () => {
