@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import { open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { errnoOf } from "./errors.ts";
 
@@ -35,6 +36,32 @@ export function writeDurable(path: string, value: unknown): void {
     fsyncSync(folder);
   } finally {
     closeSync(folder);
+  }
+}
+
+/** Like `writeDurable`, without holding up the event loop for the disk. One writer a path at a time. */
+export async function writeDurableLater(path: string, value: unknown): Promise<void> {
+  const body = JSON.stringify(value);
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    const file = await open(temporary, "w", 0o600);
+    try {
+      await file.writeFile(`${digest(body)}\n${body}`);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    if (readOne(path).kind === "whole") await rename(path, `${path}.previous`);
+    await rename(temporary, path);
+  } catch (error) {
+    await unlink(temporary).catch(() => undefined); // It may not exist; the first error is the one to tell.
+    throw error;
+  }
+  const folder = await open(dirname(path), "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
   }
 }
 

@@ -12,9 +12,9 @@ export const LocalPortsRequest = z.strictObject({
   release: z.int(),
   /** Path of the network namespace (`/run/netns/…`); null where instances share the host's loopback. */
   namespace: z.string().nullable(),
-  ports: z.array(
-    z.strictObject({ dependency: z.string(), port: z.int().min(1).max(65_535), protocol: Protocol }),
-  ),
+  ports: z
+    .array(z.strictObject({ dependency: z.string(), port: z.int().min(1).max(65_535), protocol: Protocol }))
+    .max(256),
 });
 export type LocalPortsRequest = z.infer<typeof LocalPortsRequest>;
 
@@ -26,3 +26,20 @@ export const LocalPortsAnswer = z.strictObject({
   ),
 });
 export type LocalPortsAnswer = z.infer<typeof LocalPortsAnswer>;
+
+/** `GET /v1/instances`: every instance with local ports, those that are not open included. */
+export const LocalPortsList = z.strictObject({
+  instances: z.array(
+    LocalPortsAnswer.extend({
+      formation: z.string(),
+      service: z.string(),
+      release: z.int(),
+      namespace: z.string().nullable(),
+      /** `failed`: some port could not be opened again after a restart; tried on until it can or is closed. */
+      state: z.enum(["opening", "open", "failed"]),
+      /** Why it failed, in plain words; empty unless failed. */
+      reason: z.string(),
+    }),
+  ),
+});
+export type LocalPortsList = z.infer<typeof LocalPortsList>;

@@ -1,0 +1,18 @@
+import type { AccessLogPolicy } from "./access-log.ts";
+
+/** What the keeper hands its worker over IPC: settings already parsed, and what only the keeper may read. */
+export interface WorkerSettings {
+  readonly kind: "edge" | "sidecar";
+  readonly proxyId: string;
+  readonly hostId: string;
+  readonly controlUrl: string;
+  readonly hostToken: string;
+  /** The saved epoch. */
+  readonly epochFile: string;
+  readonly metricsUrl: string;
+  readonly logLevel: string;
+  readonly accessLog: AccessLogPolicy & { readonly path: string | undefined };
+  readonly feedLineBytesMax: number;
+  readonly feedSilentMs: number;
+  readonly reportEveryMs: number;
+}

@@ -1,0 +1,45 @@
+import { join } from "node:path";
+import { systemClock } from "../base/clock.ts";
+import { systemRandom } from "../base/random.ts";
+import { readSettings } from "../base/settings.ts";
+import * as run from "./agent/run-keeper.ts";
+import { edgeSettings } from "./agent/settings.ts";
+
+/** The edge: a keeper that owns the public and the admin socket, and one worker that serves them. */
+async function main(): Promise<void> {
+  const settings = readSettings("edge", edgeSettings, process.env);
+  const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
+  const around = run.prepare("edge", stateDir, systemClock, systemRandom);
+  const token = run.readHostToken(settings, stateDir);
+  const admin = await run.bindPatiently(settings.admin, around);
+  const listen = await run.bindPatiently(settings.listen, around);
+  const keeper = run.createKeeper(
+    {
+      part: "edge",
+      settings,
+      workerEntry: join(import.meta.dirname, "agent/edge-worker.ts"),
+      environment: { PATH: process.env["PATH"] ?? "" },
+    },
+    around,
+    token,
+    admin.address,
+  );
+  run.obeySignals(keeper, around.log, (code) => process.exit(code));
+  keeper.start();
+  try {
+    await Promise.all([
+      run.openListener(keeper, { kind: "admin", id: "admin" }, admin, around.log),
+      run.openListener(keeper, { kind: "edge", id: "public" }, listen, around.log),
+    ]);
+  } catch (error) {
+    await keeper.stop(0);
+    throw error;
+  }
+  around.log.info({ pid: process.pid }, "the edge is ready");
+}
+
+main().catch((error: unknown) => {
+  const { text, code } = run.startFailure(error);
+  process.stderr.write(text);
+  process.exit(code);
+});
