@@ -23,6 +23,7 @@ export type Write =
   | { readonly kind: "delete"; readonly key: string; readonly ifRevision?: number };
 
 export type WriteResult =
+  /** `revision` is what every key set in this write has now. */
   | { readonly ok: true; readonly revision: number }
   /** A revision did not match: nothing at all was written. `key` is the first that did not. */
   | { readonly ok: false; readonly key: string };

@@ -1,0 +1,28 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ManualClock } from "../../base/manual-clock.ts";
+import { EmbeddedRegistry } from "../../control/registry/embedded.ts";
+import { describeRegistry } from "./registry.contract.ts";
+
+describeRegistry("embedded", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "registry-"));
+  const path = join(folder, "registry.db");
+  const clock = new ManualClock();
+  let registry = new EmbeddedRegistry({ path, clock });
+  return {
+    registry,
+    ttlMs: 10_000,
+    ttlSlackMs: 0,
+    advance: (byMs) => clock.advance(byMs),
+    reopen: async () => {
+      await registry.close();
+      registry = new EmbeddedRegistry({ path, clock });
+      return registry;
+    },
+    cleanUp: async () => {
+      await registry.close();
+      rmSync(folder, { recursive: true });
+    },
+  };
+});
