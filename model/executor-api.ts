@@ -8,6 +8,7 @@ import { RunSpec } from "./run-spec.ts";
  * - `POST /v1/instances/{id}/exec` with `ExecRequest`: NDJSON of `ExecMessage`, the last one `exit` or `failed`.
  * - `POST /v1/run` with `ExecutorRunRequest`: the same, in a fresh instance that is removed afterwards.
  * - `GET /v1/builds/{image}/log`: the whole output of the image's last build, text/plain. 404: never built here.
+ * - `POST /v1/shutdown`: stops every instance and itself; NDJSON of `ShutdownMessage`.
  *
  * A client that leaves ends what it started: exec and run are killed.
  */
@@ -33,3 +34,10 @@ export const ExecutorRunRequest = z.strictObject({
   stdin: z.string().optional(),
 });
 export type ExecutorRunRequest = z.infer<typeof ExecutorRunRequest>;
+
+/** After `done` nothing of this host's instances is left, and the executor exits with code 0. */
+export const ShutdownMessage = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("progress"), text: z.string() }),
+  z.strictObject({ kind: z.literal("done") }),
+]);
+export type ShutdownMessage = z.infer<typeof ShutdownMessage>;
