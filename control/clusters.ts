@@ -1,0 +1,125 @@
+import { ClusterPolicy, type Cluster, type Endpoint, type Protocol, type Split } from "../model/mesh.ts";
+import { Port, serviceAddress } from "../model/names.ts";
+import type { FormationRecord } from "../model/release.ts";
+import { addressOf, groupBy, healthOf, wantedOf, type HostVoice, type Wanted } from "./facts.ts";
+import type { InstanceRecord, World } from "./world.ts";
+
+/** The cluster of a service: its ready endpoints, and each release's share of the requests. */
+export function clusterOf(
+  world: World,
+  formation: FormationRecord | undefined,
+  service: string,
+  records: readonly InstanceRecord[],
+  voices: ReadonlyMap<string, HostVoice>,
+): Cluster {
+  const endpoints = endpointsOf(records, voices);
+  const wanted: Wanted =
+    formation === undefined
+      ? { kind: "unknown", missing: "the formation" }
+      : wantedOf(world, formation, service);
+  const spec = wanted.kind === "known" ? wanted.stable.service.spec : records[0]?.spec;
+  const sticky = formation?.services[service]?.sticky;
+  return {
+    name: serviceAddress(service, formation?.name ?? records[0]?.formation ?? ""),
+    protocol: spec?.protocol ?? "http",
+    endpoints,
+    split: splitOf(wanted, endpoints),
+    ...(sticky === undefined ? {} : { sticky }),
+    policy: DEFAULT_POLICY,
+  };
+}
+
+/**
+ * Instances that should run and are ready, by id. Those on a host that fell silent leave the mesh, unless a release has
+ * no others: then a host that says nothing is no proof that its instances are gone, and proxies see for themselves.
+ */
+function endpointsOf(records: readonly InstanceRecord[], voices: ReadonlyMap<string, HostVoice>): Endpoint[] {
+  const candidates = records.flatMap((record) => {
+    const address = addressOf(record);
+    if (record.want !== "run" || address === undefined) return [];
+    const health = healthOf(record, voices.get(record.hostId) ?? "unknown");
+    if (health !== "ready" && health !== "assumed") return [];
+    const { id, release } = record;
+    return [{ health, endpoint: { id, host: address.host, port: address.port, release } }];
+  });
+  const chosen = candidates.every(({ health }) => health === "ready")
+    ? candidates
+    : [...groupBy(candidates, ({ endpoint }) => String(endpoint.release)).values()].flatMap((group) => {
+        const ready = group.filter(({ health }) => health === "ready");
+        return ready.length > 0 ? ready : group;
+      });
+  return chosen.map(({ endpoint }) => endpoint).toSorted((a, b) => (a.id < b.id ? -1 : 1));
+}
+
+/**
+ * Exact shares while a canary runs: it gets its weight, the rest goes to every other release by its endpoints, so that
+ * a rollout going on at the same time does not move the canary's share. Empty without a canary.
+ */
+function splitOf(wanted: Wanted, endpoints: readonly Endpoint[]): Split[] {
+  if (wanted.kind !== "known" || wanted.canary === undefined) return [];
+  const { stable, canary } = wanted;
+  const counts = new Map<number, number>();
+  for (const { release } of endpoints) {
+    if (release !== canary.number) counts.set(release, (counts.get(release) ?? 0) + 1);
+  }
+  if (counts.size <= 1) {
+    const [release = stable.number] = counts.keys();
+    return [
+      { release, weight: stable.weight },
+      { release: canary.number, weight: canary.weight },
+    ];
+  }
+  const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
+  const others = [...counts].map(([release, count]) => ({ release, weight: stable.weight * count }));
+  return [
+    ...others.toSorted((a, b) => a.release - b.release),
+    { release: canary.number, weight: canary.weight * total },
+  ];
+}
+
+/** A declared external host: one endpoint that no executor runs. */
+export function egressCluster(
+  name: string,
+  address: string,
+  protocol: Protocol,
+  policy: ClusterPolicy | undefined,
+): Cluster {
+  const colon = address.lastIndexOf(":");
+  const host = address.slice(0, colon).replace(/^\[(.*)\]$/, "$1");
+  const port = Number(address.slice(colon + 1));
+  return {
+    name,
+    protocol,
+    // A proxy refuses a configuration with an impossible port as a whole, so none goes out.
+    endpoints:
+      host !== "" && Port.safeParse(port).success
+        ? [{ id: `egress/${address}`, host, port, release: 0 }]
+        : [],
+    split: [],
+    policy: policy ?? DEFAULT_POLICY,
+  };
+}
+
+/** The policy for a caller's own limits; undefined when it declares none. The same limits give the same object. */
+export function policyOf({
+  requestTimeoutMs,
+  retriesMax,
+}: {
+  readonly requestTimeoutMs: number | undefined;
+  readonly retriesMax: number | undefined;
+}): ClusterPolicy | undefined {
+  if (requestTimeoutMs === undefined && retriesMax === undefined) return undefined;
+  const key = `${requestTimeoutMs ?? ""}/${retriesMax ?? ""}`;
+  let policy = POLICIES.get(key);
+  if (policy === undefined) {
+    policy = ClusterPolicy.parse({
+      ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs, responseTimeoutMs: requestTimeoutMs }),
+      ...(retriesMax === undefined ? {} : { retry: { retriesMax } }),
+    });
+    POLICIES.set(key, policy);
+  }
+  return policy;
+}
+
+export const DEFAULT_POLICY: ClusterPolicy = ClusterPolicy.parse({});
+const POLICIES = new Map<string, ClusterPolicy>();
