@@ -1,0 +1,67 @@
+import type { BootManifest } from "../model/boot.ts";
+import type { RunSpec } from "../model/run-spec.ts";
+import type { Ports } from "./ports.ts";
+
+export interface BootFacts {
+  readonly state: string;
+  readonly hostId: string;
+  readonly ports: Ports;
+  readonly isPublic: boolean;
+  /** Hash of the platform's copy: a part restarts when it changes. */
+  readonly platform: string;
+}
+
+type BootInstance = BootManifest["instances"][number];
+
+/** The platform's own parts, as the executor runs them. Pure. */
+export function bootManifest({ state, hostId, ports, isPublic, platform }: BootFacts): BootManifest {
+  const controlUrl = `http://127.0.0.1:${ports.control}`;
+  const shared = { GILLIAM_STATE: state, GILLIAM_HOST_ID: hostId, GILLIAM_PLATFORM_HASH: platform };
+  const proxy = { ...shared, GILLIAM_CONTROL_URL: controlUrl };
+  return {
+    formation: "gilliam",
+    instances: [
+      part("control", "none", "node control/main.ts", ports.control, "/v1/health", 10_000, {
+        ...shared,
+        GILLIAM_CONTROL_PORT: String(ports.control),
+        GILLIAM_PUBLIC_PORT: String(ports.edge),
+      }),
+      part("sidecar", "sidecar", "node sidecar/main.ts", ports.sidecar, "/healthz", 35_000, {
+        ...proxy,
+        GILLIAM_SIDECAR_ADMIN: `127.0.0.1:${ports.sidecar}`,
+      }),
+      part("edge", "none", "node proxy/main.ts", ports.edgeAdmin, "/healthz", 35_000, {
+        ...proxy,
+        GILLIAM_EDGE_LISTEN: `${isPublic ? "0.0.0.0" : "127.0.0.1"}:${ports.edge}`,
+        GILLIAM_EDGE_ADMIN: `127.0.0.1:${ports.edgeAdmin}`,
+      }),
+    ],
+  };
+}
+
+function part(
+  service: string,
+  privileges: BootInstance["privileges"],
+  command: string,
+  port: number,
+  healthPath: string,
+  graceMs: number,
+  environment: Record<string, string>,
+): BootInstance {
+  const spec: RunSpec = {
+    formation: "gilliam",
+    service,
+    release: 1,
+    image: { kind: "platform" },
+    command,
+    port,
+    protocol: "http",
+    health: { kind: "http", path: healthPath },
+    resources: {},
+    environment,
+    secrets: {},
+    dependencies: [],
+    stop: { signal: "SIGTERM", graceMs },
+  };
+  return { instanceId: `gilliam-${service}-1`, spec, privileges };
+}

@@ -1,0 +1,62 @@
+import { expect, test } from "vitest";
+import { parseCommand, type Caller } from "./options.ts";
+
+const caller: Caller = { env: {}, uid: 0, cwd: "/home/ada", root: "/opt/gilliam" };
+
+test("without flags: the shop, root's state folder, no port asked for", () => {
+  expect(parseCommand(["up"], caller)).toEqual({
+    kind: "up",
+    options: {
+      state: "/var/lib/gilliam",
+      formation: "/opt/gilliam/examples/shop",
+      ports: {},
+      isPublic: false,
+      network: "auto",
+    },
+  });
+});
+
+test.for([
+  { env: {}, uid: 1000, state: "/tmp/.local/state/gilliam" },
+  { env: { HOME: "/home/ada" }, uid: 1000, state: "/home/ada/.local/state/gilliam" },
+  { env: { HOME: "/home/ada", XDG_STATE_HOME: "/var/x" }, uid: 1000, state: "/var/x/gilliam" },
+  { env: { GILLIAM_STATE: "mine" }, uid: 0, state: "/home/ada/mine" },
+])("the state folder of $env as user $uid is $state", ({ env, uid, state }) => {
+  expect(parseCommand(["down"], { ...caller, env, uid })).toEqual({
+    kind: "down",
+    options: { state, purge: false },
+  });
+});
+
+test("every wrong flag is told at once, with exit code 2 in mind", () => {
+  const attempt = () =>
+    parseCommand(
+      ["up", "--edge-port", "70000", "--control-port=7x", "--driver", "docker", "--network=own"],
+      caller,
+    );
+  expect(attempt).toThrow(
+    expect.objectContaining({
+      code: "usage",
+      problems: [
+        expect.stringContaining("--edge-port"),
+        expect.stringContaining("--control-port"),
+        expect.stringContaining("--driver must be process"),
+        expect.stringContaining("--network"),
+      ],
+    }),
+  );
+});
+
+test("the same port twice is refused, two free ones are not", () => {
+  expect(() => parseCommand(["up", "--edge-port=9000", "--control-port=9000"], caller)).toThrow(
+    expect.objectContaining({ problems: ["port 9000 is given twice, for control and edge"] }),
+  );
+  expect(parseCommand(["up", "--edge-port=0", "--control-port=0"], caller)).toMatchObject({
+    options: { ports: { edge: 0, control: 0 } },
+  });
+});
+
+test("help names every flag and is asked for in any place", () => {
+  const help = parseCommand(["up", "--public", "--help"], caller);
+  expect(help).toMatchObject({ kind: "help", text: expect.stringContaining("--edge-admin-port") as string });
+});

@@ -1,0 +1,170 @@
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { UserError } from "../base/errors.ts";
+
+/** Ports on 127.0.0.1, in the order they are told to people. 0 takes a free one. */
+export const PORTS = {
+  edge: { flag: "edge-port", standard: 8080, about: "the public side: your services' pages and APIs" },
+  control: { flag: "control-port", standard: 7000, about: "control's API and metrics" },
+  executor: { flag: "executor-port", standard: 7010, about: "the executor's API and metrics" },
+  sidecar: { flag: "sidecar-port", standard: 7020, about: "the sidecar's metrics" },
+  edgeAdmin: { flag: "edge-admin-port", standard: 7030, about: "the edge's metrics" },
+} as const;
+export type PortName = keyof typeof PORTS;
+
+export interface UpOptions {
+  readonly state: string;
+  /** Folder of the formation to deploy; undefined: none. */
+  readonly formation: string | undefined;
+  /** Only those that were given; the others come from the state folder, then from `PORTS`. */
+  readonly ports: Partial<Record<PortName, number>>;
+  /** The edge listens on every address of the machine, not only on 127.0.0.1. */
+  readonly isPublic: boolean;
+  readonly network: "auto" | "namespace" | "shared";
+}
+
+export interface DownOptions {
+  readonly state: string;
+  readonly purge: boolean;
+}
+
+export type Command =
+  | { readonly kind: "up"; readonly options: UpOptions }
+  | { readonly kind: "down"; readonly options: DownOptions }
+  | { readonly kind: "help"; readonly text: string };
+
+/** What the options depend on besides the arguments. */
+export interface Caller {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly uid: number;
+  readonly cwd: string;
+  /** The repository. */
+  readonly root: string;
+}
+
+const STATE_HELP = `  --state DIR        state folder (default: $GILLIAM_STATE, else /var/lib/gilliam as root,
+                     else ~/.local/state/gilliam)`;
+
+const UP_HELP = `Usage: bootstrap/up [flags]
+
+Brings Gilliam up on this machine and deploys the example shop. Safe to run twice: what runs is left alone.
+
+${STATE_HELP}
+  --formation DIR    what to deploy when it is not there yet; "none" for nothing (default: examples/shop)
+  --public           let the edge listen on 0.0.0.0, not only on 127.0.0.1
+  --network KIND     auto, namespace or shared: whether each instance has a network of its own
+                     (default: auto, which is namespace as root where the kernel allows it)
+  --driver process   how instances run; processes are the only driver of this version
+${Object.values(PORTS)
+  .map(
+    ({ flag, standard, about }) =>
+      `  --${`${flag} N`.padEnd(16)} ${about} (default: ${standard}; 0: a free one)`,
+  )
+  .join("\n")}
+
+Examples:
+  bootstrap/up
+  bootstrap/up --formation none --edge-port 80 --public
+  bootstrap/up --state /tmp/trial --edge-port 0 --control-port 0 --executor-port 0 --sidecar-port 0 --edge-admin-port 0`;
+
+const DOWN_HELP = `Usage: bootstrap/down [flags]
+
+Stops Gilliam and everything it runs on this machine. What was deployed and stored stays, unless it is purged.
+
+${STATE_HELP}
+  --purge            also delete the state folder: releases, volumes, tokens
+
+Examples:
+  bootstrap/down
+  bootstrap/down --purge`;
+
+/** Pure. @throws UserError "usage", with every problem at once. */
+export function parseCommand(args: readonly string[], caller: Caller): Command {
+  const [verb, ...rest] = args;
+  if (rest.includes("--help") || rest.includes("-h")) {
+    return { kind: "help", text: verb === "down" ? DOWN_HELP : UP_HELP };
+  }
+  return verb === "down"
+    ? { kind: "down", options: parseDown(rest, caller) }
+    : { kind: "up", options: parseUp(rest, caller) };
+}
+
+function parseUp(args: readonly string[], caller: Caller): UpOptions {
+  const values = parseFlags("up", args, {
+    state: { type: "string" },
+    formation: { type: "string" },
+    driver: { type: "string" },
+    network: { type: "string" },
+    public: { type: "boolean" },
+    ...(Object.fromEntries(
+      Object.values(PORTS).map(({ flag }) => [flag, { type: "string" as const }]),
+    ) as Record<string, { type: "string" }>),
+  });
+  const problems: string[] = [];
+  const ports: Partial<Record<PortName, number>> = {};
+  for (const [name, { flag }] of Object.entries(PORTS) as [PortName, { flag: string }][]) {
+    const text = values[flag];
+    if (typeof text !== "string") continue;
+    const port = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+    if (port <= 65_535) ports[name] = port;
+    else problems.push(`--${flag} must be a port from 1 to 65535, or 0 for a free one; it is "${text}"`);
+  }
+  for (const [first, a] of Object.entries(ports)) {
+    const twin = Object.entries(ports).find(([second, b]) => second > first && a === b && a !== 0);
+    if (twin) problems.push(`port ${a} is given twice, for ${first} and ${twin[0]}`);
+  }
+  if (values["driver"] !== undefined && values["driver"] !== "process") {
+    problems.push(`--driver must be process, the only driver of this version; it is "${values["driver"]}"`);
+  }
+  const network = values["network"] ?? "auto";
+  if (network !== "auto" && network !== "namespace" && network !== "shared") {
+    problems.push(`--network must be auto, namespace or shared; it is "${network}"`);
+  }
+  if (problems.length > 0) throw usage("up", problems);
+  const formation = values["formation"];
+  return {
+    state: stateFolder(values["state"], caller),
+    formation:
+      formation === "none"
+        ? undefined
+        : typeof formation === "string"
+          ? resolve(caller.cwd, formation)
+          : join(caller.root, "examples/shop"),
+    ports,
+    isPublic: values["public"] === true,
+    network: network as UpOptions["network"],
+  };
+}
+
+function parseDown(args: readonly string[], caller: Caller): DownOptions {
+  const values = parseFlags("down", args, { state: { type: "string" }, purge: { type: "boolean" } });
+  return { state: stateFolder(values["state"], caller), purge: values["purge"] === true };
+}
+
+function parseFlags(
+  verb: string,
+  args: readonly string[],
+  flags: Record<string, { type: "string" | "boolean" }>,
+): Record<string, string | boolean | undefined> {
+  try {
+    const { values } = parseArgs({ args: [...args], options: flags, allowPositionals: false, strict: true });
+    return values;
+  } catch (error) {
+    throw usage(verb, [(error as Error).message]);
+  }
+}
+
+function usage(verb: string, problems: readonly string[]): UserError {
+  return new UserError(`Wrong use of bootstrap/${verb}`, {
+    code: "usage",
+    problems,
+    next: `bootstrap/${verb} --help lists the flags`,
+  });
+}
+
+function stateFolder(flag: string | boolean | undefined, { env, uid, cwd }: Caller): string {
+  const chosen = typeof flag === "string" && flag !== "" ? flag : env["GILLIAM_STATE"];
+  if (chosen) return resolve(cwd, chosen);
+  if (uid === 0) return "/var/lib/gilliam";
+  return join(env["XDG_STATE_HOME"] || join(env["HOME"] || "/tmp", ".local/state"), "gilliam");
+}

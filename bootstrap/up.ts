@@ -1,0 +1,311 @@
+import { spawn, spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
+import { hostname } from "node:os";
+import { join, relative } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import { UserError } from "../base/errors.ts";
+import { FormationView } from "../model/api.ts";
+import { BootManifest } from "../model/boot.ts";
+import { bootManifest } from "./boot-manifest.ts";
+import { executorRuns, lockState } from "./lock.ts";
+import { PORTS, type PortName, type UpOptions } from "./options.ts";
+import { installPrograms } from "./packages.ts";
+import { get, isHealthy, waitUntil } from "./platform-client.ts";
+import {
+  copyPlatform,
+  describePlatform,
+  removeOtherPlatforms,
+  type PlatformImage,
+} from "./platform-image.ts";
+import { choosePorts, type Ports } from "./ports.ts";
+import {
+  inspectState,
+  type PlatformFile,
+  prepareState,
+  readToken,
+  writePlatformFile,
+  writeWhole,
+} from "./state-folder.ts";
+
+/** What `up` and `down` do not decide for themselves. */
+export interface Surroundings {
+  readonly clock: Clock;
+  readonly root: string;
+  readonly path: string;
+  /** 43 characters that nobody can guess. */
+  readonly randomToken: () => string;
+  /** Progress, for people; standard error. */
+  readonly say: (line: string) => void;
+}
+
+/** How long the platform's parts may take to answer after a start, in milliseconds. */
+const PLATFORM_MS_MAX = 60_000;
+/** How long the formation may take to answer through the edge, builds included, in milliseconds. */
+const FORMATION_MS_MAX = 180_000;
+const LOG_BYTES_MAX = 10 * 1024 * 1024;
+
+export interface UpResult {
+  readonly platform: PlatformFile;
+  readonly formation: FormationView | undefined;
+}
+
+/** Check, lock, choose, copy, start, deploy, wait. Nothing is changed before everything is checked. */
+export async function up(options: UpOptions, around: Surroundings): Promise<UpResult> {
+  const { state } = options;
+  const formation = options.formation === undefined ? undefined : formationName(options.formation);
+  const withPython = options.formation === join(around.root, "examples/shop");
+  installPrograms({ isRoot: process.getuid?.() === 0, shop: withPython, path: around.path }, around.say);
+  const before = inspectState(state);
+  // The lock needs the folder; a new one gets its ports checked first, so that a refusal leaves nothing behind.
+  if (!before.exists) await portsFor(options, undefined);
+  prepareState(state, around.randomToken);
+  using _lock = await lockState(state, around.say);
+
+  const known = inspectState(state).platform;
+  const platform =
+    known !== undefined && executorRuns(state)
+      ? keepRunning(options, known, around)
+      : await start(options, known, around);
+  await waitForParts(state, platform, around);
+  if (formation === undefined || options.formation === undefined) return { platform, formation: undefined };
+  const view = await deployOnce(options.formation, formation, state, platform, around);
+  return { platform, formation: view };
+}
+
+function formationName(folder: string): string {
+  let text: string;
+  try {
+    text = readFileSync(join(folder, "gilliam.yaml"), "utf8");
+  } catch {
+    throw new UserError(`There is no gilliam.yaml in ${folder}`, {
+      code: "no_manifest",
+      next: "Name a folder with one: --formation DIR, or --formation none",
+    });
+  }
+  const name = /^formation:\s*["']?([a-z0-9-]+)/m.exec(text)?.[1];
+  if (name !== undefined) return name;
+  throw new UserError(`${join(folder, "gilliam.yaml")} does not say \`formation: NAME\``, {
+    code: "bad_manifest",
+  });
+}
+
+/** Flags that contradict what runs are refused, not ignored. */
+function keepRunning(options: UpOptions, platform: PlatformFile, { say }: Surroundings): PlatformFile {
+  const different = (Object.entries(options.ports) as [PortName, number][]).filter(
+    ([name, port]) => port !== 0 && port !== platform.ports[name],
+  );
+  if (different.length > 0 || (options.isPublic && !platform.isPublic)) {
+    throw new UserError("Gilliam runs already, with other settings", {
+      code: "runs_already",
+      problems: [
+        ...different.map(([name]) => `--${PORTS[name].flag} is ${platform.ports[name]} now`),
+        ...(options.isPublic && !platform.isPublic ? ["the edge listens on 127.0.0.1 only"] : []),
+      ],
+      next: "Run bootstrap/down first: what is deployed and stored stays",
+    });
+  }
+  say(`Gilliam runs already, with its state in ${options.state}; nothing is changed`);
+  return platform;
+}
+
+function portsFor(options: UpOptions, known: PlatformFile | undefined): Promise<Ports> {
+  const isPublic = options.isPublic || known?.isPublic === true;
+  return choosePorts(options.ports, known?.ports, isPublic ? "0.0.0.0" : "127.0.0.1");
+}
+
+async function start(
+  options: UpOptions,
+  known: PlatformFile | undefined,
+  around: Surroundings,
+): Promise<PlatformFile> {
+  const { state } = options;
+  const { root, say } = around;
+  // Without an executor its parts may still run, with their ports: they are adopted, so nobody else has them.
+  const orphaned = known !== undefined && (await isHealthy(`${known.controlUrl}/v1/health`));
+  const ports = orphaned ? known.ports : await portsFor(options, known);
+  const isPublic = options.isPublic || known?.isPublic === true;
+  const image = describePlatform(root);
+  say(`Copying the platform to ${join(state, "platform", image.hash)} …`);
+  const folder = copyPlatform(root, state, image);
+  if (!orphaned) removeOtherPlatforms(state, image.hash);
+  const platform = describe(options, ports, isPublic, image, known?.hostId ?? hostname());
+  const boot = bootManifest({ state, hostId: platform.hostId, ports, isPublic, platform: image.hash });
+  writeWhole(join(state, "boot.json"), `${JSON.stringify(BootManifest.parse(boot), null, 2)}\n`, 0o644);
+  writePlatformFile(state, platform);
+  say("Starting the executor, control, the sidecar and the edge …");
+  supervise(state, folder, platform, around);
+  return platform;
+}
+
+function describe(
+  options: UpOptions,
+  ports: Ports,
+  isPublic: boolean,
+  image: PlatformImage,
+  hostId: string,
+): PlatformFile {
+  const local = (port: number) => `http://127.0.0.1:${port}`;
+  return {
+    version: "1",
+    platform: image.hash,
+    hostId,
+    controlUrl: local(ports.control),
+    edgeUrl: local(ports.edge),
+    executorUrl: local(ports.executor),
+    metricsUrls: {
+      control: `${local(ports.control)}/metrics`,
+      executor: `${local(ports.executor)}/metrics`,
+      sidecar: `${local(ports.sidecar)}/metrics`,
+      edge: `${local(ports.edgeAdmin)}/metrics`,
+    },
+    isPublic,
+    network: options.network,
+    ports,
+  };
+}
+
+/** Starts supervise.sh in a session of its own; it outlives us, and nothing of our environment reaches it. */
+function supervise(
+  state: string,
+  folder: string,
+  platform: PlatformFile,
+  { path, root }: Surroundings,
+): void {
+  const logPath = executorLog(state);
+  if (existsSync(logPath) && statSync(logPath).size > LOG_BYTES_MAX) renameSync(logPath, `${logPath}.1`);
+  const log = openSync(logPath, "a", 0o600);
+  const fromRoot = relative(root, process.execPath);
+  const node = fromRoot.startsWith("node_modules") ? join(folder, fromRoot) : process.execPath;
+  const child = spawn("sh", [join(folder, "bootstrap/supervise.sh"), node, folder, state], {
+    cwd: "/",
+    detached: true,
+    stdio: ["ignore", log, log],
+    env: {
+      PATH: path,
+      LANG: "C.UTF-8",
+      GILLIAM_STATE: state,
+      GILLIAM_HOST_ID: platform.hostId,
+      GILLIAM_CONTROL_URL: platform.controlUrl,
+      GILLIAM_EXECUTOR_PORT: String(platform.ports.executor),
+      GILLIAM_NETWORK: platform.network,
+      GILLIAM_PLATFORM: folder,
+    },
+  });
+  child.unref();
+  closeSync(log);
+}
+
+const executorLog = (state: string) => join(state, "supervise", "executor.log");
+
+async function waitForParts(
+  state: string,
+  platform: PlatformFile,
+  { clock, say }: Surroundings,
+): Promise<void> {
+  const parts = [
+    ["the executor", `${platform.executorUrl}/healthz`],
+    ["control", `${platform.controlUrl}/v1/health`],
+    ["the sidecar", platform.metricsUrls["sidecar"]?.replace("/metrics", "/healthz") ?? ""],
+    ["the edge", platform.metricsUrls["edge"]?.replace("/metrics", "/healthz") ?? ""],
+  ] as const;
+  const startedMs = clock.nowMs();
+  const missing = await waitUntil(
+    async () => {
+      const healthy = await Promise.all(parts.map(([, url]) => isHealthy(url)));
+      const waiting = parts.filter((_, at) => healthy[at] !== true).map(([name]) => name);
+      if (waiting.length === 0) return undefined;
+      const dead = clock.nowMs() - startedMs > 3_000 && !executorRuns(state);
+      if (dead && waiting.includes("the executor")) throw diedEarly(state);
+      return waiting.join(", ");
+    },
+    { clock, timeoutMs: PLATFORM_MS_MAX, onChange: (text) => say(`  waiting for ${text} …`) },
+  );
+  if (missing === undefined) return;
+  throw new UserError(`After ${PLATFORM_MS_MAX / 1000} s these did not answer: ${missing}`, {
+    code: "not_ready",
+    problems: lastLines(executorLog(state)),
+    next: `Read ${executorLog(state)} and ${join(state, "executor")}/; bootstrap/down stops what has started`,
+  });
+}
+
+function diedEarly(state: string): UserError {
+  return new UserError("The executor ended right after its start", {
+    code: "executor_ended",
+    problems: lastLines(executorLog(state)),
+    next: `Read ${executorLog(state)}`,
+  });
+}
+
+function lastLines(path: string): string[] {
+  try {
+    return readFileSync(path, "utf8").trimEnd().split("\n").slice(-10);
+  } catch {
+    return [];
+  }
+}
+
+/** Deploys a formation that control does not know yet; one that it knows stays as it is, whatever its release. */
+async function deployOnce(
+  folder: string,
+  name: string,
+  state: string,
+  platform: PlatformFile,
+  { clock, root, say }: Surroundings,
+): Promise<FormationView> {
+  const view = async () => {
+    const url = `${platform.controlUrl}/v1/formations/${name}`;
+    const answer = await get(url, { token: readToken(state, "token") });
+    if (typeof answer === "string")
+      throw new UserError(`Control does not answer: ${answer}`, { code: "control_away" });
+    if (answer.status === 404) return undefined;
+    if (answer.status === 200) return FormationView.parse(JSON.parse(answer.body));
+    throw new UserError(`Control answered ${answer.status}: ${answer.body}`, { code: "control_refused" });
+  };
+  if ((await view()) === undefined) {
+    say(`Deploying ${folder} …`);
+    const manifest = join(folder, "gilliam.yaml");
+    const { status } = spawnSync(
+      join(root, "cli/gilliam"),
+      ["deploy", "--file", manifest, "--state", state],
+      {
+        stdio: ["ignore", 2, 2],
+      },
+    );
+    if (status !== 0) {
+      throw new UserError(`The formation ${name} could not be deployed`, {
+        code: "deploy_failed",
+        next: `The platform runs: mend what is said above, then cli/gilliam deploy --file ${folder}/gilliam.yaml --state ${state}`,
+      });
+    }
+  }
+  let found = await view();
+  const missing = await waitUntil(
+    async () => {
+      found = await view().catch(() => found);
+      return found === undefined ? `formation ${name}` : whatIsMissing(found, platform);
+    },
+    { clock, timeoutMs: FORMATION_MS_MAX, onChange: (text) => say(`  waiting for ${text} …`) },
+  );
+  if (missing === undefined && found !== undefined) return found;
+  throw new UserError(`The formation ${name} does not answer yet: ${missing}`, {
+    code: "formation_not_ready",
+    next: `Ask why: cli/gilliam status --formation ${name} --state ${state}`,
+  });
+}
+
+/** Undefined when the formation serves: its first public address answers, or, without one, all is as wanted. */
+async function whatIsMissing(view: FormationView, platform: PlatformFile): Promise<string | undefined> {
+  if (view.state === "down") return undefined;
+  const waiting = view.services.filter(({ ready, wanted }) => ready < wanted);
+  const url = view.urls[0];
+  if (url === undefined) {
+    return view.settled
+      ? undefined
+      : `${waiting.map((service) => service.name).join(", ") || view.name} to settle`;
+  }
+  const { hostname: host, pathname } = new URL(url);
+  const answer = await get(new URL(pathname, platform.edgeUrl).href, { host, timeoutMs: 10_000 });
+  if (typeof answer === "object" && answer.status < 500) return undefined;
+  if (waiting.length === 0) return `an answer from ${url}`;
+  return waiting.map(({ name, ready, wanted }) => `${name} (${ready} of ${wanted} ready)`).join(", ");
+}
