@@ -10,7 +10,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: [`${FOLDERS}/**/*.test.ts`],
-          exclude: ["test/{contract,sim,wire,e2e}/**"],
+          exclude: ["**/node_modules/**", "test/{contract,sim,wire,e2e}/**"],
         },
       },
       { test: { name: "contract", include: ["test/contract/**/*.test.ts"], testTimeout: 30_000 } },
