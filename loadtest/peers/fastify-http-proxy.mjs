@@ -1,0 +1,11 @@
+import httpProxy from "@fastify/http-proxy";
+import fastify from "fastify";
+import { nextTarget, port } from "./common.mjs";
+
+const app = fastify();
+await app.register(httpProxy, {
+  upstream: "",
+  undici: { connections: 256, pipelining: 1, keepAliveTimeout: 60_000 },
+  replyOptions: { getUpstream: nextTarget },
+});
+await app.listen({ port, host: "127.0.0.1" });
