@@ -7,6 +7,36 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom
 export type { Counter, Gauge, Histogram };
 export type MetricsRegistry = Registry;
 
+/** One value of a metric that somebody else counts. `name` only where it differs, like `…_bucket`. */
+export interface Sample {
+  readonly name?: string;
+  readonly labels: Readonly<Record<string, string | number>>;
+  readonly value: number;
+}
+
+/** A metric whose values are made when somebody scrapes: for whoever counts in arrays of his own. */
+export function series(
+  registry: MetricsRegistry,
+  metric: { name: string; help: string; type: "counter" | "gauge" | "histogram" },
+  collect: () => Sample[],
+): void {
+  const open = registry as unknown as { registerMetric(metric: object): void };
+  open.registerMetric({
+    name: metric.name,
+    get: () =>
+      Promise.resolve({
+        ...metric,
+        aggregator: "sum",
+        values: collect().map(({ name, labels, value }) => ({
+          metricName: name ?? metric.name,
+          labels,
+          value,
+        })),
+      }),
+    reset: () => undefined,
+  });
+}
+
 export function createMetrics(part: string, options: { defaults?: boolean } = {}): MetricsRegistry {
   const registry = new Registry();
   registry.setDefaultLabels({ part });

@@ -3,8 +3,14 @@ import type { Log } from "../base/log.ts";
 import type { MetricsRegistry } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import type { MeshConfig, Protocol, ProxyReport } from "../model/mesh.ts";
+import type { EngineContext } from "./context.ts";
+import { DeadlineWheel } from "./deadlines.ts";
 import type { FailureCode } from "./failure.ts";
-import type { EngineLimits } from "./limits.ts";
+import { DEFAULT_LIMITS, type EngineLimits } from "./limits.ts";
+import { Listener } from "./listener.ts";
+import { Mesh, problemOf } from "./mesh.ts";
+import { registerEngineMetrics } from "./metrics.ts";
+import { EngineStats } from "./stats.ts";
 
 export type { FailureCode } from "./failure.ts";
 export type { EngineLimits } from "./limits.ts";
@@ -87,4 +93,132 @@ export interface Engine {
   drain(timeoutMs: number): Promise<number>;
   /** Cuts everything now. */
   close(): Promise<void>;
+}
+
+export function createEngine(options: EngineOptions): Engine {
+  return new ProxyEngine(options);
+}
+
+class ProxyEngine implements Engine {
+  readonly #context: EngineContext;
+  readonly #listeners = new Set<Listener>();
+  #draining = false;
+
+  constructor({ clock, random, log, limits, onAccess, name }: EngineOptions) {
+    const stats = new EngineStats();
+    const wheel = new DeadlineWheel(clock);
+    this.#context = {
+      name,
+      clock,
+      random,
+      log,
+      limits: { ...DEFAULT_LIMITS, ...limits },
+      mesh: new Mesh(log, stats, wheel),
+      stats,
+      wheel,
+      onAccess,
+      newRequestId: requestIds(random),
+      dateField: dateFields(clock),
+      onFault: (error) => {
+        stats.faults += 1;
+        log.error({ err: error }, "a fault of the proxy ended a connection");
+      },
+    };
+  }
+
+  get epoch(): number {
+    return this.#context.mesh.epoch;
+  }
+
+  apply(config: MeshConfig): { ok: true } | { ok: false; reason: string } {
+    const reason = problemOf(config);
+    if (reason !== undefined) return { ok: false, reason };
+    this.#context.mesh.apply(config);
+    return { ok: true };
+  }
+
+  async listen(spec: ListenerSpec, source: ListenSource): Promise<EngineListener> {
+    if (this.#draining) throw new Error(`Cannot open listener "${spec.id}": the engine is draining`);
+    const listener = new Listener(spec, this.#context);
+    const opened = await listener.open(source);
+    this.#listeners.add(listener);
+    return {
+      address: opened.address,
+      close: async () => {
+        await opened.close();
+        this.#listeners.delete(listener);
+      },
+    };
+  }
+
+  report(): Pick<ProxyReport, "busy" | "ejected" | "traffic"> {
+    const { mesh, stats } = this.#context;
+    return {
+      busy: mesh.busy(),
+      ejected: mesh.ejected(),
+      traffic: [...stats.edges.values()].map((edge) => edge.traffic()),
+    };
+  }
+
+  onBusyEmptied(callback: () => void): void {
+    this.#context.mesh.onBusyEmptied(callback);
+  }
+
+  registerMetrics(registry: MetricsRegistry): void {
+    registerEngineMetrics(registry, this.#context);
+  }
+
+  async drain(timeoutMs: number): Promise<number> {
+    this.#draining = true;
+    const done = Promise.all([...this.#listeners].map((listener) => listener.close())).then(() => true);
+    const patience = new AbortController();
+    const late = this.#context.clock.sleep(timeoutMs, patience.signal).then(
+      () => false,
+      () => true,
+    );
+    const finished = await Promise.race([done, late]);
+    patience.abort();
+    if (finished) return 0;
+    const cut = [...this.#listeners].reduce((sum, listener) => sum + listener.cut(), 0);
+    await done;
+    return cut;
+  }
+
+  async close(): Promise<void> {
+    await this.drain(0);
+    const { mesh, wheel } = this.#context;
+    for (const cluster of mesh.clusters.values()) {
+      for (const endpoint of cluster.endpoints.values()) endpoint.closeIdle();
+    }
+    wheel.close();
+  }
+}
+
+/** Identifiers that are unique without asking for chance each time: a random beginning and a counter. */
+function requestIds(random: Random): () => string {
+  const part = () =>
+    Math.floor(random() * 0x1_0000_0000)
+      .toString(16)
+      .padStart(8, "0");
+  const beginning = `${part()}${part()}-`;
+  let count = 0;
+  return () => {
+    count += 1;
+    return beginning + count.toString(36);
+  };
+}
+
+/** `Date` has seconds, so its text is made once a second (RFC 9110 6.6.1). */
+function dateFields(clock: Clock): () => string {
+  let madeAtMs = -Infinity;
+  let text = "";
+  return () => {
+    const nowMs = clock.nowMs();
+    if (nowMs - madeAtMs >= 1000) {
+      const wallMs = clock.wallMs();
+      madeAtMs = nowMs - (wallMs % 1000);
+      text = `date: ${new Date(wallMs).toUTCString()}\r\n`;
+    }
+    return text;
+  };
 }

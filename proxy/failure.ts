@@ -34,3 +34,63 @@ export const STATUS_BY_CODE = {
 } as const satisfies Record<string, number>;
 
 export type FailureCode = keyof typeof STATUS_BY_CODE;
+
+const PHRASES: Record<number, string> = {
+  400: "Bad Request",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  408: "Request Timeout",
+  414: "URI Too Long",
+  417: "Expectation Failed",
+  431: "Request Header Fields Too Large",
+  499: "Client Closed Request",
+  500: "Internal Server Error",
+  501: "Not Implemented",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+  505: "HTTP Version Not Supported",
+};
+
+export function phraseOf(code: FailureCode): string {
+  return PHRASES[STATUS_BY_CODE[code]] ?? "";
+}
+
+/** What whoever reads the answer can do. */
+const NEXT_BY_CODE: Record<FailureCode, string> = {
+  bad_request: "Mend the client: the head must follow RFC 9112.",
+  bad_framing: "Send either one Content-Length or Transfer-Encoding: chunked (RFC 9112 6).",
+  bad_chunk: "Mend the client: the body must follow RFC 9112 7.1.",
+  bad_target: "Send a path without dot segments, backslashes, spaces or other unencoded characters.",
+  bad_host: "Send exactly one Host field with the name you mean.",
+  bad_upgrade: "Send a GET without a body, `Connection: upgrade` and one protocol in `Upgrade`.",
+  no_route: "Add the host to `edge:` in gilliam.yaml, or look at `gilliam routes`.",
+  method_refused: "Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.",
+  head_timeout: "Send the whole head sooner.",
+  body_timeout: "Send the body without long pauses.",
+  target_too_long: "Put long data into the body.",
+  expectation_failed: "Send `Expect: 100-continue` or nothing.",
+  head_too_large: "Send fewer or shorter header fields and cookies.",
+  client_gone: "",
+  internal: "See the proxy's log and report it: this is a fault in Gilliam.",
+  coding_unknown: "Use no other transfer coding than chunked.",
+  connect_failed: "See `gilliam status` and `gilliam logs` of the service.",
+  upstream_closed:
+    "The request was not sent again, because it may have been executed; see `gilliam logs` of the service.",
+  bad_response: "Mend the service: its answer breaks RFC 9112.",
+  no_cluster: "If it was just declared, try again; else see `gilliam status`.",
+  no_endpoint: "See `gilliam status`: no instance is ready.",
+  overloaded: "Try again later, or `gilliam scale` the service.",
+  too_many_connections: "Try again later, or raise the limit of connections.",
+  draining: "Try again: another proxy takes over.",
+  connect_timeout: "See `gilliam status`; the instance does not accept connections.",
+  response_timeout: "Raise the dependency's timeout in gilliam.yaml, or make the service faster.",
+  request_timeout: "Raise the dependency's timeout in gilliam.yaml, or make the service faster.",
+  version_unsupported: "Speak HTTP/1.1.",
+};
+
+/** The body of a refusal, plain text: what, where, what next; one line each. */
+export function refusalText(code: FailureCode, what: string, where: string): string {
+  const next = NEXT_BY_CODE[code];
+  return `${STATUS_BY_CODE[code]} ${code}: ${what}\nwhere: ${where}\n${next === "" ? "" : `next: ${next}\n`}`;
+}

@@ -27,6 +27,8 @@ export interface EngineLimits {
   readonly interimResponsesMax: number;
   /** After an error, how long unread request bytes are swallowed so that the client can read the answer. */
   readonly lingerTimeoutMs: number;
+  /** A tunnel (TCP, WebSocket) of which one side has ended, without a byte from the other. */
+  readonly halfCloseTimeoutMs: number;
   /** Idle connections kept per endpoint. */
   readonly idlePerEndpointMax: number;
 }
@@ -44,5 +46,6 @@ export const DEFAULT_LIMITS: EngineLimits = {
   replayBytesMax: 64 * 1024,
   interimResponsesMax: 16,
   lingerTimeoutMs: 1_000,
+  halfCloseTimeoutMs: 120_000,
   idlePerEndpointMax: 256,
 };

@@ -1,0 +1,251 @@
+import net from "node:net";
+import type { Random } from "../base/random.ts";
+import type { Cluster, ClusterPolicy, Endpoint } from "../model/mesh.ts";
+import { pickLeastRequest, pickRoundRobin } from "./balancer.ts";
+import type { Timed } from "./deadlines.ts";
+import {
+  type OutlierState,
+  ejectableCount,
+  ejectionMs,
+  freshOutlierState,
+  noteFailure,
+  noteSuccess,
+} from "./outlier.ts";
+import { RetryBudget } from "./retry.ts";
+import { type Share, type SmoothSplit } from "./split.ts";
+
+/** An upstream connection that waits for its next request. */
+export interface IdleConnection {
+  destroy(): void;
+}
+
+/** One instance as this engine sees it. Lives from the configuration that brings it to its last request. */
+export class EndpointState {
+  readonly id: string;
+  readonly host: string;
+  readonly port: number;
+  readonly release: number;
+  readonly cluster: ClusterState;
+  /** What declared egress needs as Host; empty for instances, which get the client's. */
+  readonly hostField: string;
+  /** Requests and TCP connections being served: only a lease changes it. */
+  inFlight = 0;
+  /** Open upstream connections, those being opened included. */
+  connections = 0;
+  /** The last one given back is taken first, so that spare ones grow old and are closed. */
+  readonly idle: IdleConnection[] = [];
+  /** No longer in the configuration: gets nothing new. */
+  removed = false;
+  readonly outlier: OutlierState = freshOutlierState();
+
+  constructor(endpoint: Endpoint, cluster: ClusterState) {
+    this.id = endpoint.id;
+    this.host = endpoint.host;
+    this.port = endpoint.port;
+    this.release = endpoint.release;
+    this.cluster = cluster;
+    const named = net.isIP(endpoint.host) === 0 && endpoint.host !== "localhost";
+    this.hostField = !named ? "" : endpoint.port === 80 ? endpoint.host : `${endpoint.host}:${endpoint.port}`;
+  }
+
+  closeIdle(): void {
+    for (let connection = this.idle.pop(); connection !== undefined; connection = this.idle.pop()) {
+      connection.destroy();
+    }
+  }
+
+  get hasRoom(): boolean {
+    return this.idle.length > 0 || this.connections < this.cluster.policy.connectionsPerEndpointMax;
+  }
+}
+
+/** Endpoints to choose among: of the whole cluster, or of one release. */
+interface Group {
+  all: EndpointState[];
+  /** Those that are not ejected. */
+  usable: EndpointState[];
+  cursor: number;
+}
+
+/** What a cluster tells the engine. */
+export interface ClusterEvents {
+  onEjected(endpoint: EndpointState): void;
+  /** Every endpoint is ejected, so ejections are ignored; or no longer. */
+  onPanic(cluster: ClusterState, panicking: boolean): void;
+  /** An endpoint outside the configuration has served its last request. */
+  onEmptied(endpoint: EndpointState): void;
+  watch(timed: Timed, dueMs: number): void;
+}
+
+/** One service's endpoints, which of them may be used, and the budget for retries. Kept across configurations. */
+export class ClusterState implements Timed {
+  readonly name: string;
+  policy: ClusterPolicy;
+  sticky: Cluster["sticky"];
+  endpoints = new Map<string, EndpointState>();
+  /** Empty when there is no split. Replaced whole on change. */
+  shares: readonly Share[] = [];
+  readonly budget: RetryBudget;
+  panicking = false;
+  wheelNext: Timed | undefined;
+  wheelPrevious: Timed | undefined;
+  wheelTick = -1;
+  readonly #events: ClusterEvents;
+  #whole: Group = { all: [], usable: [], cursor: 0 };
+  #byRelease = new Map<number, Group>();
+
+  constructor(cluster: Cluster, events: ClusterEvents) {
+    this.name = cluster.name;
+    this.policy = cluster.policy;
+    this.budget = new RetryBudget(cluster.policy.retry);
+    this.#events = events;
+    this.change(cluster);
+  }
+
+  /** Takes over what the configuration says now. Returns the endpoints that are no longer in it. */
+  change(cluster: Cluster): EndpointState[] {
+    this.policy = cluster.policy;
+    this.sticky = cluster.sticky;
+    this.budget.change(cluster.policy.retry);
+    const before = this.endpoints;
+    this.endpoints = new Map(
+      cluster.endpoints.map((endpoint) => {
+        const old = before.get(endpoint.id);
+        const same =
+          old !== undefined &&
+          old.host === endpoint.host &&
+          old.port === endpoint.port &&
+          old.release === endpoint.release;
+        return [endpoint.id, same ? old : new EndpointState(endpoint, this)];
+      }),
+    );
+    const removed = [...before.values()].filter((old) => this.endpoints.get(old.id) !== old);
+    for (const endpoint of removed) endpoint.removed = true;
+    const sameShares =
+      cluster.split.length === this.shares.length &&
+      cluster.split.every(
+        ({ release, weight }, index) =>
+          this.shares[index]?.release === release && this.shares[index].weight === weight,
+      );
+    if (!sameShares) this.shares = cluster.split.map((split) => ({ ...split, usable: false }));
+    this.#regroup();
+    return removed;
+  }
+
+  /** The configuration no longer has this cluster. */
+  removeAll(): EndpointState[] {
+    const removed = [...this.endpoints.values()];
+    for (const endpoint of removed) endpoint.removed = true;
+    this.endpoints = new Map();
+    this.#regroup();
+    return removed;
+  }
+
+  /**
+   * The endpoint for the next request: of `release` when that is said (sticky), else of the release whose turn it is,
+   * else of all. `avoid` is where the last attempt failed. Undefined when there is none, or none with room for
+   * another connection. Ejected ones are used only when no other is left.
+   */
+  choose(
+    split: SmoothSplit,
+    release: number | undefined,
+    avoid: EndpointState | undefined,
+    random: Random,
+  ): EndpointState | undefined {
+    let group = this.#whole;
+    if (this.shares.length > 0) {
+      const turn = release ?? split.next(this.shares);
+      group = (turn === undefined ? undefined : this.#byRelease.get(turn)) ?? this.#whole;
+    }
+    let candidates = group.usable;
+    if (candidates.length === 0 || (candidates.length === 1 && candidates[0] === avoid)) {
+      candidates = this.#whole.usable.length > 0 ? this.#whole.usable : group.all;
+    }
+    const picked =
+      this.policy.balancing === "round-robin"
+        ? pickRoundRobin(candidates, group.cursor++, avoid)
+        : pickLeastRequest(candidates, random, avoid);
+    if (picked === undefined || picked.hasRoom) return picked;
+    return candidates.find((endpoint) => endpoint.hasRoom);
+  }
+
+  /** Is there a usable endpoint of this release? Then a sticky client may stay on it. */
+  serves(release: number): boolean {
+    return this.shares.some((share) => share.release === release && share.weight > 0 && share.usable);
+  }
+
+  hasOther(than: EndpointState): boolean {
+    return (
+      this.#whole.usable.length > 1 || (this.#whole.usable.length === 1 && this.#whole.usable[0] !== than)
+    );
+  }
+
+  noteSuccess(endpoint: EndpointState, nowMs: number): void {
+    const { outlier } = endpoint;
+    if (outlier.failuresInRow !== 0 || outlier.ejections !== 0)
+      noteSuccess(outlier, this.policy.outlier, nowMs);
+  }
+
+  /** Counts a failure; ejects the endpoint when that is due and allowed. */
+  noteFailure(endpoint: EndpointState, reason: string, nowMs: number): void {
+    const policy = this.policy.outlier;
+    if (!noteFailure(endpoint.outlier, policy) || endpoint.removed) return;
+    const ejected = this.#whole.all.length - this.#whole.usable.length;
+    if (ejected >= ejectableCount(this.#whole.all.length, policy)) return;
+    const durationMs = ejectionMs(endpoint.outlier.ejections, policy);
+    endpoint.outlier.ejections += 1;
+    endpoint.outlier.ejectedUntilMs = nowMs + durationMs;
+    endpoint.outlier.reason =
+      `${endpoint.outlier.failuresInRow} failures in a row, the last: ${reason}; ` +
+      `ejected for ${durationMs} ms (time ${endpoint.outlier.ejections})`;
+    this.#regroup();
+    this.#events.watch(this, endpoint.outlier.ejectedUntilMs);
+    this.#events.onEjected(endpoint);
+  }
+
+  onEmptied(endpoint: EndpointState): void {
+    this.#events.onEmptied(endpoint);
+  }
+
+  /** Lets endpoints back in whose ejection is over. */
+  onTick(nowMs: number): number {
+    let nextMs = Infinity;
+    let changed = false;
+    for (const { outlier } of this.endpoints.values()) {
+      if (outlier.ejectedUntilMs === 0) continue;
+      if (outlier.ejectedUntilMs > nowMs) {
+        nextMs = Math.min(nextMs, outlier.ejectedUntilMs);
+        continue;
+      }
+      outlier.ejectedUntilMs = 0;
+      outlier.failuresInRow = 0;
+      outlier.reinstatedMs = nowMs;
+      outlier.reason = "";
+      changed = true;
+    }
+    if (changed) this.#regroup();
+    return nextMs;
+  }
+
+  #regroup(): void {
+    this.#whole = groupOf([...this.endpoints.values()], this.#whole.cursor);
+    const byRelease = new Map<number, Group>();
+    for (const share of this.shares) {
+      const members = this.#whole.all.filter(({ release }) => release === share.release);
+      const group = groupOf(members, this.#byRelease.get(share.release)?.cursor ?? 0);
+      byRelease.set(share.release, group);
+      share.usable = group.usable.length > 0;
+    }
+    this.#byRelease = byRelease;
+    const panicking = this.#whole.all.length > 0 && this.#whole.usable.length === 0;
+    if (panicking !== this.panicking) {
+      this.panicking = panicking;
+      this.#events.onPanic(this, panicking);
+    }
+  }
+}
+
+function groupOf(all: EndpointState[], cursor: number): Group {
+  const usable = all.filter(({ outlier }) => outlier.ejectedUntilMs === 0);
+  return { all, usable: usable.length === all.length ? all : usable, cursor };
+}

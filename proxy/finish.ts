@@ -1,0 +1,30 @@
+import type { Exchange } from "./exchange.ts";
+
+/** Counts an exchange that is over and tells whoever keeps the access log. */
+export function recordExchange(exchange: Exchange): void {
+  const { context, origin, request, binding, endpoint, status, reason } = exchange;
+  const durationMs = context.clock.nowMs() - exchange.startedMs;
+  const failed = status >= 500 || (reason !== "" && reason !== "client_gone");
+  context.stats.inFlight -= 1;
+  const release = endpoint?.release ?? 0;
+  binding?.stats(release).count(status, failed, durationMs);
+  if (reason !== "") context.stats.refused(reason);
+  context.onAccess?.({
+    listener: origin.id,
+    kind: exchange.upgraded ? "upgrade" : "http",
+    method: request.method,
+    path: request.target,
+    host: request.host,
+    from: origin.from,
+    cluster: binding?.cluster ?? "",
+    endpoint: endpoint?.id ?? "",
+    release,
+    status,
+    durationMs,
+    bytesIn: exchange.bytesIn,
+    bytesOut: exchange.bytesOut,
+    retries: exchange.retries,
+    reason,
+    requestId: exchange.requestId,
+  });
+}

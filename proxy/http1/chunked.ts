@@ -1,0 +1,159 @@
+import { CLASS, COLON, CR, LF, TOKEN, VALUE } from "./syntax.ts";
+
+/** Hexadecimal digits of a chunk's size: 13 say more than any body is long and are exact in a double. */
+const SIZE_DIGITS_MAX = 13;
+/** Bytes of chunk extensions in one body; they are dropped, so there is no reason to send many. */
+const EXTENSION_BYTES_MAX = 4096;
+/** Bytes of all trailer lines; they are checked and dropped (RFC 9110 6.5.1 lets an intermediary). */
+const TRAILER_BYTES_MAX = 8192;
+
+const STATE = {
+  sizeFirst: 0,
+  size: 1,
+  extension: 2,
+  sizeLf: 3,
+  data: 4,
+  dataCr: 5,
+  dataLf: 6,
+  trailerFirst: 7,
+  trailerName: 8,
+  trailerValue: 9,
+  trailerLf: 10,
+  endLf: 11,
+  done: 12,
+  failed: 13,
+} as const;
+type State = (typeof STATE)[keyof typeof STATE];
+
+const HEX = new Int8Array(256).fill(-1);
+for (let digit = 0; digit < 10; digit += 1) HEX[48 + digit] = digit;
+for (let digit = 10; digit < 16; digit += 1) HEX[55 + digit] = HEX[87 + digit] = digit;
+
+/**
+ * Takes the chunked coding off a body (RFC 9112 7.1) as it arrives. The data of all chunks in one read is moved
+ * together inside the caller's buffer, so it travels on in one piece: `bytes[dataStart, dataEnd)`.
+ */
+export class ChunkedDecoder {
+  dataStart = 0;
+  dataEnd = 0;
+  /** Where the body ended in the last read; only when `done`. */
+  end = 0;
+  problem = "";
+  #state: State = STATE.sizeFirst;
+  #missing = 0;
+  #digits = 0;
+  #extensionBytes = 0;
+  #trailerBytes = 0;
+
+  get done(): boolean {
+    return this.#state === STATE.done;
+  }
+
+  reset(): void {
+    this.#state = STATE.sizeFirst;
+    this.#missing = 0;
+    this.#digits = 0;
+    this.#extensionBytes = 0;
+    this.#trailerBytes = 0;
+  }
+
+  /** Reads `bytes[from, to)`, which it may change. False when the coding is broken; `problem` says how. */
+  decode(bytes: Buffer, from: number, to: number): boolean {
+    let at = from;
+    let state = this.#state;
+    this.dataStart = from;
+    this.dataEnd = from;
+    while (at < to && state !== STATE.done) {
+      if (state === STATE.data) {
+        const take = Math.min(this.#missing, to - at);
+        this.#collect(bytes, at, at + take);
+        at += take;
+        this.#missing -= take;
+        if (this.#missing === 0) state = STATE.dataCr;
+        continue;
+      }
+      state = this.#step(state, bytes[at]!);
+      at += 1;
+      if (state === STATE.failed) break;
+    }
+    this.#state = state;
+    this.end = at;
+    return state !== STATE.failed;
+  }
+
+  #collect(bytes: Buffer, from: number, to: number): void {
+    if (this.dataEnd === this.dataStart) {
+      this.dataStart = from;
+      this.dataEnd = to;
+      return;
+    }
+    bytes.copyWithin(this.dataEnd, from, to);
+    this.dataEnd += to - from;
+  }
+
+  /** The state behind one byte of framing. */
+  #step(state: State, byte: number): State {
+    switch (state) {
+      case STATE.sizeFirst:
+      case STATE.size:
+        return this.#sizeByte(state, byte);
+      case STATE.extension:
+        if (byte === CR) return STATE.sizeLf;
+        this.#extensionBytes += 1;
+        if (this.#extensionBytes > EXTENSION_BYTES_MAX) return this.#fail("too many chunk extensions");
+        return (CLASS[byte]! & VALUE) !== 0
+          ? STATE.extension
+          : this.#fail("a control character in a chunk extension");
+      case STATE.sizeLf:
+        if (byte !== LF) return this.#fail("a bare CR behind a chunk size");
+        return this.#missing > 0 ? STATE.data : STATE.trailerFirst;
+      case STATE.dataCr:
+        return byte === CR ? STATE.dataLf : this.#fail("a chunk longer than its size");
+      case STATE.dataLf:
+        if (byte !== LF) return this.#fail("a chunk that does not end in CR LF");
+        this.#digits = 0;
+        return STATE.sizeFirst;
+      case STATE.trailerFirst:
+        if (byte === CR) return STATE.endLf;
+        return this.#trailer((CLASS[byte]! & TOKEN) !== 0, STATE.trailerName);
+      case STATE.trailerName:
+        if (byte === COLON) return this.#trailer(true, STATE.trailerValue);
+        return this.#trailer((CLASS[byte]! & TOKEN) !== 0, STATE.trailerName);
+      case STATE.trailerValue:
+        if (byte === CR) return STATE.trailerLf;
+        return this.#trailer((CLASS[byte]! & VALUE) !== 0, STATE.trailerValue);
+      case STATE.trailerLf:
+        return byte === LF ? STATE.trailerFirst : this.#fail("a bare CR in a trailer");
+      case STATE.endLf:
+        return byte === LF ? STATE.done : this.#fail("a bare CR at the end of the body");
+      case STATE.data:
+      case STATE.done:
+      case STATE.failed:
+        return state;
+    }
+  }
+
+  #sizeByte(state: State, byte: number): State {
+    const digit = HEX[byte]!;
+    if (digit >= 0) {
+      this.#digits += 1;
+      if (this.#digits > SIZE_DIGITS_MAX) return this.#fail("a chunk size that is too long");
+      this.#missing = this.#missing * 16 + digit;
+      return STATE.size;
+    }
+    if (state === STATE.size && byte === CR) return STATE.sizeLf;
+    if (state === STATE.size && byte === 59) return STATE.extension;
+    return this.#fail("a chunk size that is not hexadecimal");
+  }
+
+  #trailer(valid: boolean, next: State): State {
+    this.#trailerBytes += 1;
+    if (this.#trailerBytes > TRAILER_BYTES_MAX) return this.#fail("trailers that are too long");
+    return valid ? next : this.#fail("a trailer that is not a field");
+  }
+
+  #fail(problem: string): State {
+    this.problem = problem;
+    return STATE.failed;
+  }
+}

@@ -1,0 +1,153 @@
+import net from "node:net";
+import { Binding } from "./binding.ts";
+import type { EngineContext } from "./context.ts";
+import type { EngineListener, ListenSource, ListenerSpec } from "./engine.ts";
+import type { ExchangeOrigin } from "./exchange.ts";
+import { edgeHopFields } from "./headers.ts";
+import { Http1Downstream } from "./http1/downstream.ts";
+import { TcpSession } from "./tcp.ts";
+
+/** Whatever serves one accepted connection. */
+export interface Connection {
+  readonly idle: boolean;
+  /** Ends when its work is done. */
+  retire(): void;
+  destroy(): void;
+}
+
+/** What `net.Server` has inside: the handle that accepts. Taking connections there saves a socket object for each. */
+interface ServerWithHandle {
+  readonly _handle: { onconnection: (error: number, handle: unknown) => void };
+}
+
+const BACKLOG = 4096;
+
+/** One listening socket and the connections it has accepted. */
+export class Listener implements ExchangeOrigin {
+  readonly id: string;
+  readonly kind: "edge" | "local";
+  readonly from: string;
+  readonly binding: Binding | undefined;
+  readonly context: EngineContext;
+  /** The edge faces strangers: whatever they say about where a request came from is replaced. */
+  readonly trustsForwarded: boolean;
+  /** No new requests: connections end after what they are doing. */
+  retiring = false;
+  readonly #spec: ListenerSpec;
+  readonly #hopFields: string;
+  readonly #bindings = new Map<string, Binding>();
+  readonly #connections = new Set<Connection>();
+  readonly #server: net.Server;
+  #onEmpty: (() => void) | undefined;
+
+  constructor(spec: ListenerSpec, context: EngineContext) {
+    this.id = spec.id;
+    this.kind = spec.kind;
+    this.from = spec.kind === "edge" ? "edge" : spec.from;
+    this.context = context;
+    this.trustsForwarded = spec.kind === "local";
+    this.binding = spec.kind === "local" ? new Binding(spec.from, spec.cluster, context.stats) : undefined;
+    this.#spec = spec;
+    this.#hopFields = `x-gilliam-from: ${this.from}\r\nvia: 1.1 ${context.name}\r\n`;
+    this.#server = net.createServer();
+    this.#server.on("error", (error) => context.log.warn({ listener: this.id, err: error }, "cannot accept"));
+  }
+
+  /** Starts to accept. Rejects with the system's error when the address cannot be had. */
+  async open(source: ListenSource): Promise<EngineListener> {
+    const server = this.#server;
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.once("listening", () => {
+        server.removeListener("error", reject);
+        resolve();
+      });
+      if ("handle" in source) server.listen(source.handle, BACKLOG);
+      else server.listen({ host: source.host, port: source.port, backlog: BACKLOG });
+    });
+    (server as unknown as ServerWithHandle)._handle.onconnection = (error, handle) =>
+      this.#accept(error, handle);
+    const address = server.address();
+    if (address === null || typeof address === "string") throw new Error("a listener must be a TCP socket");
+    return { address: { host: address.address, port: address.port }, close: () => this.close() };
+  }
+
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  bindingTo(cluster: string): Binding {
+    let binding = this.#bindings.get(cluster);
+    if (binding === undefined) {
+      binding = new Binding(this.from, cluster, this.context.stats);
+      this.#bindings.set(cluster, binding);
+    }
+    return binding;
+  }
+
+  /** The lines that every request of a client gets. */
+  hopFieldsFor(peerAddress: string): string {
+    return this.kind === "edge" ? edgeHopFields(peerAddress) + this.#hopFields : this.#hopFields;
+  }
+
+  onConnectionClosed(connection: Connection): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#onEmpty?.();
+  }
+
+  /** Stops accepting; resolves when every connection has finished by itself. */
+  async close(): Promise<void> {
+    this.stopAccepting();
+    if (this.#connections.size === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onEmpty = resolve;
+    });
+  }
+
+  /** Stops accepting and lets every connection end after what it is doing. */
+  stopAccepting(): void {
+    if (!this.retiring) this.#server.close();
+    this.retiring = true;
+    for (const connection of this.#connections) connection.retire();
+  }
+
+  /** Cuts every connection; how many were at work. */
+  cut(): number {
+    let working = 0;
+    for (const connection of this.#connections) {
+      if (!connection.idle) working += 1;
+      connection.destroy();
+    }
+    return working;
+  }
+
+  #accept(error: number, handle: unknown): void {
+    if (error !== 0) {
+      // Out of file descriptors, most often: the kernel keeps the connection in the backlog.
+      this.context.log.warn({ listener: this.id, error }, "cannot accept a connection");
+      return;
+    }
+    try {
+      this.#serve(handle);
+    } catch (error) {
+      this.context.onFault(error);
+    }
+  }
+
+  #serve(handle: unknown): void {
+    const spec = this.#spec;
+    const crowded = this.#connections.size >= this.context.limits.connectionsPerListenerMax;
+    if (spec.kind === "local" && spec.protocol !== "http") {
+      const session = new TcpSession(handle, this);
+      this.#connections.add(session);
+      if (crowded) session.destroy();
+      else session.begin();
+      return;
+    }
+    const connection = new Http1Downstream(handle, this);
+    this.#connections.add(connection);
+    if (!crowded) return;
+    const max = this.context.limits.connectionsPerListenerMax;
+    connection.turnAway("too_many_connections", `this listener has ${max} open connections already`);
+  }
+}

@@ -1,0 +1,172 @@
+import type { Log } from "../base/log.ts";
+import type { MeshConfig, ProxyReport } from "../model/mesh.ts";
+import { ClusterState, type ClusterEvents, type EndpointState } from "./cluster.ts";
+import type { DeadlineWheel, Timed } from "./deadlines.ts";
+import { type RouteTable, buildRoutes } from "./routing.ts";
+import type { EngineStats } from "./stats.ts";
+
+/** A request that waits for its cluster, for an endpoint or for a free connection. */
+export interface Waiter {
+  /** Something changed: try again. Returns false when it has to go on waiting. */
+  retryNow(): boolean;
+}
+
+/** Why a configuration cannot be put in force; undefined when it can. Shapes were checked by its schema. */
+export function problemOf(config: MeshConfig): string | undefined {
+  const clusters = new Set<string>();
+  for (const cluster of config.clusters) {
+    if (clusters.has(cluster.name)) return `cluster "${cluster.name}" is there twice`;
+    clusters.add(cluster.name);
+    const ids = new Set(cluster.endpoints.map(({ id }) => id));
+    if (ids.size !== cluster.endpoints.length) return `cluster "${cluster.name}" has an endpoint id twice`;
+    const releases = new Set(cluster.split.map(({ release }) => release));
+    if (releases.size !== cluster.split.length)
+      return `the split of cluster "${cluster.name}" names a release twice`;
+  }
+  const routes = new Set<string>();
+  for (const { id, host, path, cluster } of config.routes) {
+    if (!clusters.has(cluster)) return `route "${id}" leads to cluster "${cluster}", which is not there`;
+    if (!/^(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$|^\[[0-9a-f:.]+\]$/.test(host)) {
+      return `route "${id}" has the host "${host}"; allowed are lower-case names, *.name and addresses`;
+    }
+    const key = `${host} ${path}`;
+    if (routes.has(key)) return `two routes serve ${host}${path}, the second is "${id}"`;
+    routes.add(key);
+  }
+  for (const { id, cluster } of config.edges) {
+    if (!clusters.has(cluster)) return `edge "${id}" leads to cluster "${cluster}", which is not there`;
+  }
+  return undefined;
+}
+
+/** The configuration in force and what lives on across configurations: endpoints with work, ejections, who waits. */
+export class Mesh implements ClusterEvents {
+  epoch = 0;
+  clusters: ReadonlyMap<string, ClusterState> = new Map();
+  routes: RouteTable = buildRoutes([]);
+  readonly #log: Log;
+  readonly #stats: EngineStats;
+  readonly #wheel: DeadlineWheel;
+  /** Out of the configuration, still serving. */
+  readonly #leaving = new Set<EndpointState>();
+  readonly #busyEmptied: (() => void)[] = [];
+  readonly #waiting = new Map<string, Waiter[]>();
+
+  constructor(log: Log, stats: EngineStats, wheel: DeadlineWheel) {
+    this.#log = log;
+    this.#stats = stats;
+    this.#wheel = wheel;
+  }
+
+  /** Swaps the configuration; it was found to have no problem. No connection is touched but idle ones to who left. */
+  apply(config: MeshConfig): void {
+    const clusters = new Map<string, ClusterState>();
+    const removed: EndpointState[] = [];
+    for (const cluster of config.clusters) {
+      const known = this.clusters.get(cluster.name);
+      if (known !== undefined) removed.push(...known.change(cluster));
+      clusters.set(cluster.name, known ?? new ClusterState(cluster, this));
+    }
+    for (const [name, known] of this.clusters) {
+      if (!clusters.has(name)) removed.push(...known.removeAll());
+    }
+    this.epoch = config.epoch;
+    this.clusters = clusters;
+    this.routes = buildRoutes(config.routes);
+    for (const endpoint of removed) {
+      endpoint.closeIdle();
+      if (endpoint.inFlight > 0) this.#leaving.add(endpoint);
+    }
+    for (const name of Array.from(this.#waiting.keys())) this.wake(name);
+  }
+
+  busy(): ProxyReport["busy"] {
+    const busy: Record<string, number> = {};
+    for (const { id, inFlight, cluster } of this.#leaving) {
+      const back = this.clusters.get(cluster.name)?.endpoints.has(id) ?? false;
+      if (!back && inFlight > 0) busy[id] = (busy[id] ?? 0) + inFlight;
+    }
+    return busy;
+  }
+
+  ejected(): ProxyReport["ejected"] {
+    const ejected: Record<string, string> = {};
+    for (const cluster of this.clusters.values()) {
+      for (const { id, outlier } of cluster.endpoints.values()) {
+        if (outlier.ejectedUntilMs === 0) continue;
+        ejected[id] = cluster.panicking
+          ? `${outlier.reason}; used all the same, because every endpoint of "${cluster.name}" is ejected`
+          : outlier.reason;
+      }
+    }
+    return ejected;
+  }
+
+  onBusyEmptied(callback: () => void): void {
+    this.#busyEmptied.push(callback);
+  }
+
+  onEmptied(endpoint: EndpointState): void {
+    if (!this.#leaving.delete(endpoint)) return;
+    if (Object.keys(this.busy()).length === 0) for (const callback of this.#busyEmptied) callback();
+  }
+
+  onEjected(endpoint: EndpointState): void {
+    this.#stats.ejected(endpoint.cluster.name);
+    this.#log.warn(
+      { cluster: endpoint.cluster.name, endpoint: endpoint.id, release: endpoint.release },
+      `ejected: ${endpoint.outlier.reason}`,
+    );
+  }
+
+  onPanic(cluster: ClusterState, panicking: boolean): void {
+    if (panicking)
+      this.#log.error({ cluster: cluster.name }, "every endpoint is ejected; all are used again");
+    else this.#log.info({ cluster: cluster.name }, "endpoints that are not ejected are back");
+  }
+
+  watch(timed: Timed, dueMs: number): void {
+    this.#wheel.watch(timed, dueMs);
+  }
+
+  /** Queues `waiter` for changes of a cluster. False when `max` wait already. */
+  wait(cluster: string, waiter: Waiter, max: number): boolean {
+    const queue = this.#waiting.get(cluster);
+    if (queue === undefined) {
+      if (max > 0) this.#waiting.set(cluster, [waiter]);
+      return max > 0;
+    }
+    if (queue.length >= max) return false;
+    queue.push(waiter);
+    return true;
+  }
+
+  stopWaiting(cluster: string, waiter: Waiter): void {
+    const queue = this.#waiting.get(cluster);
+    const index = queue?.indexOf(waiter) ?? -1;
+    if (queue === undefined || index < 0) return;
+    queue.splice(index, 1);
+    if (queue.length === 0) this.#waiting.delete(cluster);
+  }
+
+  /** Lets those who wait for `cluster` try again, the oldest first, until one has to go on waiting. */
+  wake(cluster: string): void {
+    const queue = this.#waiting.get(cluster);
+    if (queue === undefined) return;
+    for (let waiter = queue[0]; waiter !== undefined; waiter = queue[0]) {
+      if (!waiter.retryNow()) return;
+      if (queue[0] === waiter) queue.shift();
+    }
+    if (this.#waiting.get(cluster) === queue) this.#waiting.delete(cluster);
+  }
+
+  get waitingCount(): number {
+    let count = 0;
+    for (const queue of this.#waiting.values()) count += queue.length;
+    return count;
+  }
+
+  someoneWaits(cluster: string): boolean {
+    return this.#waiting.size > 0 && this.#waiting.has(cluster);
+  }
+}

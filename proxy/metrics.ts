@@ -1,0 +1,119 @@
+import { type MetricsRegistry, type Sample, series } from "../base/metrics.ts";
+import type { EngineContext } from "./context.ts";
+import { type EdgeStats, LATENCY_BUCKETS } from "./stats.ts";
+
+/** Shows what one engine counts. Nothing is copied before somebody scrapes. */
+export function registerEngineMetrics(registry: MetricsRegistry, { stats, mesh }: EngineContext): void {
+  const edges = () => [...stats.edges.values()];
+  series(
+    registry,
+    {
+      name: "gilliam_requests_total",
+      help: "Requests that ended, by declared edge, release and status; code 0 is a TCP connection.",
+      type: "counter",
+    },
+    () => edges().flatMap(requestSamples),
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_request_duration_seconds",
+      help: "From a request's first byte to its answer's last, retries included.",
+      type: "histogram",
+    },
+    () => edges().flatMap(durationSamples),
+  );
+  series(
+    registry,
+    { name: "gilliam_in_flight", help: "Requests and TCP connections being served now.", type: "gauge" },
+    () => [{ labels: {}, value: stats.inFlight }],
+  );
+  series(
+    registry,
+    { name: "gilliam_retries_total", help: "Attempts beyond the first.", type: "counter" },
+    () => edges().map((edge) => ({ labels: labelsOf(edge), value: edge.retries })),
+  );
+  series(
+    registry,
+    { name: "gilliam_ejections_total", help: "Endpoints ejected for failing, by cluster.", type: "counter" },
+    () => [...stats.ejections].map(([to, value]) => ({ labels: { to }, value })),
+  );
+  series(
+    registry,
+    { name: "gilliam_ejected", help: "Endpoints ejected now, by cluster.", type: "gauge" },
+    () =>
+      [...mesh.clusters.values()].map((cluster) => ({
+        labels: { to: cluster.name },
+        value: [...cluster.endpoints.values()].filter(({ outlier }) => outlier.ejectedUntilMs > 0).length,
+      })),
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_refusals_total",
+      help: "Requests that the proxy itself answered or cut, by reason.",
+      type: "counter",
+    },
+    () => [...stats.refusals].map(([reason, value]) => ({ labels: { reason }, value })),
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_waiting",
+      help: "Requests waiting for a cluster, endpoint or connection.",
+      type: "gauge",
+    },
+    () => [{ labels: {}, value: mesh.waitingCount }],
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_faults_total",
+      help: "Connections ended by a fault of the proxy itself.",
+      type: "counter",
+    },
+    () => [{ labels: {}, value: stats.faults }],
+  );
+  series(
+    registry,
+    { name: "gilliam_epoch", help: "Epoch of the configuration in force.", type: "gauge" },
+    () => [{ labels: {}, value: mesh.epoch }],
+  );
+}
+
+function labelsOf({ from, to, release }: EdgeStats): Record<string, string | number> {
+  return { from, to, release };
+}
+
+function requestSamples(edge: EdgeStats): Sample[] {
+  const samples: Sample[] = [];
+  let counted = 0;
+  edge.byStatus.forEach((value, index) => {
+    if (value === 0) return;
+    counted += value;
+    samples.push({ labels: { ...labelsOf(edge), code: index + 100 }, value });
+  });
+  if (edge.requests > counted) {
+    samples.push({ labels: { ...labelsOf(edge), code: 0 }, value: edge.requests - counted });
+  }
+  return samples;
+}
+
+function durationSamples(edge: EdgeStats): Sample[] {
+  const name = "gilliam_request_duration_seconds";
+  const labels = labelsOf(edge);
+  let below = 0;
+  const buckets = [...edge.byLatency].map((value, index) => {
+    below += value;
+    return {
+      name: `${name}_bucket`,
+      labels: { ...labels, le: LATENCY_BUCKETS[index] ?? "+Inf" },
+      value: below,
+    };
+  });
+  return [
+    ...buckets,
+    { name: `${name}_sum`, labels, value: edge.durationMsSum / 1000 },
+    { name: `${name}_count`, labels, value: edge.requests },
+  ];
+}

@@ -1,0 +1,41 @@
+import type { OutlierPolicy } from "../model/mesh.ts";
+
+/** What is remembered of one endpoint's failures. Terms and rules follow Envoy's outlier detection. */
+export interface OutlierState {
+  failuresInRow: number;
+  /** Ejections so far; forgotten after a quiet time. */
+  ejections: number;
+  /** Milliseconds of the clock; 0 when it is not ejected. */
+  ejectedUntilMs: number;
+  /** When the last ejection ended. */
+  reinstatedMs: number;
+  /** Plain words; empty when it is not ejected. */
+  reason: string;
+}
+
+export function freshOutlierState(): OutlierState {
+  return { failuresInRow: 0, ejections: 0, ejectedUntilMs: 0, reinstatedMs: 0, reason: "" };
+}
+
+/** How many endpoints of `total` may be ejected together: the share rounded down, but one of two or more. */
+export function ejectableCount(total: number, { ejectedPercentMax }: OutlierPolicy): number {
+  if (ejectedPercentMax === 0 || total < 2) return ejectedPercentMax === 100 ? total : 0;
+  return Math.max(1, Math.floor((total * ejectedPercentMax) / 100));
+}
+
+/** Milliseconds of the next ejection after `ejections` earlier ones: doubles, up to the policy's cap. */
+export function ejectionMs(ejections: number, { ejectionMsBase, ejectionMsMax }: OutlierPolicy): number {
+  return Math.min(ejectionMsMax, ejectionMsBase * 2 ** Math.min(ejections, 30));
+}
+
+/** Counts one failure. True when that many in a row call for ejection. */
+export function noteFailure(state: OutlierState, policy: OutlierPolicy): boolean {
+  state.failuresInRow += 1;
+  return state.failuresInRow >= policy.consecutiveFailuresMax && state.ejectedUntilMs === 0;
+}
+
+/** Counts one success: the row is broken, and after a quiet time as long as the longest ejection all is forgiven. */
+export function noteSuccess(state: OutlierState, policy: OutlierPolicy, nowMs: number): void {
+  state.failuresInRow = 0;
+  if (state.ejections > 0 && nowMs - state.reinstatedMs > policy.ejectionMsMax) state.ejections = 0;
+}

@@ -1,0 +1,128 @@
+import type { DeadlineWheel, Timed } from "./deadlines.ts";
+import type { EngineLimits } from "./limits.ts";
+import type { Wire, WireUser } from "./wire.ts";
+
+interface TunnelContext {
+  readonly wheel: DeadlineWheel;
+  readonly limits: EngineLimits;
+}
+
+/**
+ * Carries bytes both ways between two wires until both are closed: TCP and upgraded connections. Either side may end
+ * its direction first (half-close); a side that does not read stops the other (backpressure).
+ */
+export class Tunnel implements Timed {
+  wheelNext: Timed | undefined;
+  wheelPrevious: Timed | undefined;
+  wheelTick = -1;
+  /** Bytes from `left` to `right`, and back. */
+  bytesIn = 0;
+  bytesOut = 0;
+  readonly #left: TunnelSide;
+  readonly #right: TunnelSide;
+  readonly #wheel: DeadlineWheel;
+  #idleMs: number;
+  readonly #halfCloseMs: number;
+  readonly #onDone: () => void;
+  #activeMs: number;
+  #open = 2;
+
+  /**
+   * `idleMs` without a byte either way closes both, 0 is no limit; `onDone` when both are closed.
+   */
+  constructor(left: Wire, right: Wire, context: TunnelContext, idleMs: number, onDone: () => void) {
+    const { wheel, limits } = context;
+    this.#wheel = wheel;
+    this.#halfCloseMs = limits.halfCloseTimeoutMs;
+    this.#idleMs = idleMs === 0 ? Infinity : idleMs;
+    this.#onDone = onDone;
+    this.#activeMs = wheel.coarseNowMs();
+    this.#left = new TunnelSide(this, left, right);
+    this.#right = new TunnelSide(this, right, left);
+    left.user = this.#left;
+    right.user = this.#right;
+    left.resume();
+    right.resume();
+    wheel.watch(this, this.#activeMs + this.#idleMs);
+  }
+
+  /** For bytes that were read before the tunnel stood. */
+  sendRight(bytes: Buffer, from: number, to: number): void {
+    if (to > from) this.#left.carry(bytes, from, to);
+  }
+
+  sendLeft(bytes: Buffer, from: number, to: number): void {
+    if (to > from) this.#right.carry(bytes, from, to);
+  }
+
+  /** Closes both at once. */
+  cut(): void {
+    this.#left.wire.destroy();
+    this.#right.wire.destroy();
+  }
+
+  noteBytes(side: TunnelSide, count: number): void {
+    if (side === this.#left) this.bytesIn += count;
+    else this.bytesOut += count;
+    this.#activeMs = this.#wheel.coarseNowMs();
+  }
+
+  noteEnded(): void {
+    this.#idleMs = Math.min(this.#idleMs, this.#halfCloseMs);
+    this.#activeMs = this.#wheel.coarseNowMs();
+    this.#wheel.watch(this, this.#activeMs + this.#idleMs);
+  }
+
+  noteClosed(): void {
+    this.#open -= 1;
+    if (this.#open > 0) return;
+    this.#wheel.forget(this);
+    this.#onDone();
+  }
+
+  onTick(nowMs: number): number {
+    const dueMs = this.#activeMs + this.#idleMs;
+    if (nowMs < dueMs) return dueMs;
+    this.cut();
+    return Infinity;
+  }
+}
+
+/** One direction: what `wire` receives goes to `other`. */
+class TunnelSide implements WireUser {
+  readonly wire: Wire;
+  readonly #other: Wire;
+  readonly #tunnel: Tunnel;
+
+  constructor(tunnel: Tunnel, wire: Wire, other: Wire) {
+    this.#tunnel = tunnel;
+    this.wire = wire;
+    this.#other = other;
+  }
+
+  carry(bytes: Buffer, from: number, to: number): void {
+    this.#tunnel.noteBytes(this, to - from);
+    if (!this.#other.writeBytes(bytes, from, to)) this.wire.pause();
+  }
+
+  onConnected(): void {}
+
+  onBytes(bytes: Buffer, size: number): void {
+    this.carry(bytes, 0, size);
+  }
+
+  onEnd(): void {
+    this.#other.end();
+    this.#tunnel.noteEnded();
+  }
+
+  onDrain(): void {
+    this.#other.resume();
+  }
+
+  onClosed(error: string): void {
+    if (error === "") this.#other.end();
+    else this.#other.reset();
+    this.#tunnel.noteClosed();
+  }
+}
