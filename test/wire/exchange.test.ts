@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { LOCAL, answering, cluster, get, ok, rawServer, rig } from "./kit.ts";
+import { LOCAL, answering, cluster, get, ok, rawServer, rig, until } from "./kit.ts";
 
 test("a request travels with what the next hop needs, and its answer comes back", async () => {
   await using server = await rawServer(answering(() => ok("hello", "x-app: 1\r\n")));
@@ -80,7 +80,7 @@ test("bodies go both ways, chunked and with a length", async () => {
   await using edge = await rig([server.port]);
   await using client = await edge.client();
   client.write("POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel");
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => server.received[0]?.includes("hel") ?? false, "the first chunk");
   client.write("lo\r\n6;e=1\r\n world\r\n0\r\n\r\n");
   await client.untilText("0\r\n\r\n");
   expect(server.received[0]).toMatch(

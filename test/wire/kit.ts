@@ -66,6 +66,15 @@ export function answering(respond: (head: string, count: number) => string): (so
   };
 }
 
+/** Polls until `done` holds; for what a test cannot be told of. */
+export async function until(done: () => boolean, what: string): Promise<void> {
+  const deadline = AbortSignal.timeout(10_000);
+  while (!done()) {
+    if (deadline.aborted) throw new Error(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
 export function ok(body: string, fields = ""): string {
   return `HTTP/1.1 200 OK\r\ncontent-length: ${body.length}\r\n${fields}\r\n${body}`;
 }

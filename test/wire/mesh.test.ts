@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
+import { createMetrics } from "../../base/metrics.ts";
 import { MeshConfig } from "../../model/mesh.ts";
-import { LOCAL, RawClient, answering, cluster, get, ok, rawServer, rig } from "./kit.ts";
+import { LOCAL, RawClient, answering, cluster, get, ok, rawServer, rig, until } from "./kit.ts";
 
 const config = (epoch: number, clusters: unknown[], routes: unknown[] = []) =>
   MeshConfig.parse({ epoch, clusters, edges: [], routes });
@@ -37,10 +38,12 @@ test("a request for a cluster that is not known yet waits for it", async () => {
   await using server = await rawServer(answering(() => ok("late")));
   await using mesh = await rig([], { clusters: [], routes: [], listener: LOCAL });
   await using client = await mesh.client();
+  const metrics = createMetrics("test", { defaults: false });
+  mesh.engine.registerMetrics(metrics);
   client.write(get());
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  while (!(await metrics.metrics()).includes('gilliam_waiting{part="test"} 1'))
+    await new Promise(setImmediate);
   mesh.engine.apply(config(2, [cluster("api.shop", [])]));
-  await new Promise((resolve) => setTimeout(resolve, 30));
   expect(client.text).toBe("");
   mesh.engine.apply(config(3, [cluster("api.shop", [server.port])]));
   await client.untilText("late");
@@ -76,7 +79,7 @@ test("an endpoint that left keeps its request, is busy until it ends, and gets n
   mesh.engine.onBusyEmptied(() => emptied.push(1));
   await using first = await mesh.client();
   first.write(get());
-  while (old.received[0] === undefined || old.received[0] === "") await new Promise((r) => setTimeout(r, 5));
+  await until(() => (old.received[0] ?? "") !== "", "the request");
   const moved = cluster("api.shop", [], {
     endpoints: [{ id: "n", host: "127.0.0.1", port: fresh.port, release: 2 }],
   });
@@ -88,10 +91,7 @@ test("an endpoint that left keeps its request, is busy until it ends, and gets n
   await first.untilText("from old");
   expect(emptied).toEqual([1]);
   expect(mesh.engine.report().busy).toEqual({});
-  await new Promise<void>((resolve) => {
-    if (old.sockets[0]!.readableEnded) resolve();
-    else old.sockets[0]!.once("end", () => resolve());
-  }); // Its connection is not kept for anybody.
+  await until(() => old.sockets[0]!.readableEnded, "the end of a connection that nobody may use again");
 });
 
 test("a bad configuration is refused whole, and the old one stays", async () => {
@@ -116,7 +116,7 @@ test("bytes of a TCP listener go both ways, and each side ends on its own", asyn
   client.socket.end();
   await client.untilEnd();
   expect(client.text).toBe("echo hibye");
-  while (mesh.events.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => mesh.events.length > 0, "the record");
   expect(mesh.events).toMatchObject([{ kind: "tcp", bytesIn: 2, bytesOut: 10, reason: "" }]);
 });
 
@@ -141,13 +141,13 @@ test("a WebSocket is carried, early bytes included", async () => {
 
 test("a drain lets the request in flight finish, and cuts what outlives it", async () => {
   await using server = await rawServer((socket) => {
-    socket.once("data", () => setTimeout(() => socket.write(ok("slow")), 100));
+    socket.once("data", () => setTimeout(() => socket.write(ok("slow")), 300));
   });
   await using stuck = await rawServer(() => undefined);
   await using edge = await rig([server.port]);
   await using client = await edge.client();
   client.write(get());
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  await until(() => (server.received[0] ?? "") !== "", "the request");
   const drained = edge.engine.drain(5_000);
   await client.untilEnd();
   expect(client.text).toContain("connection: close\r\n");
@@ -158,7 +158,7 @@ test("a drain lets the request in flight finish, and cuts what outlives it", asy
   await using other = await rig([stuck.port]);
   await using patient = await other.client();
   patient.write(get());
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  await until(() => (stuck.received[0] ?? "") !== "", "the request");
   expect(await other.engine.drain(50)).toBe(1);
 });
 
