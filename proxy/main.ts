@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings } from "../base/settings.ts";
+import { writeCompileCacheSoon } from "./agent/compile-cache.ts";
 import * as run from "./agent/run-keeper.ts";
 import { edgeSettings } from "./agent/settings.ts";
 
@@ -35,6 +36,7 @@ async function main(): Promise<void> {
     await keeper.stop(0);
     throw error;
   }
+  writeCompileCacheSoon(systemClock);
   around.log.info({ pid: process.pid }, "the edge is ready");
 }
 

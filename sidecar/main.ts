@@ -4,6 +4,7 @@ import { systemClock } from "../base/clock.ts";
 import { readDurable, writeDurable } from "../base/durable-file.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings } from "../base/settings.ts";
+import { writeCompileCacheSoon } from "../proxy/agent/compile-cache.ts";
 import { bindUnix, removeStaleSocket } from "../proxy/agent/handles.ts";
 import * as run from "../proxy/agent/run-keeper.ts";
 import type { PortsRequest } from "./api.ts";
@@ -65,6 +66,7 @@ async function main(): Promise<void> {
     await keeper.stop(0);
     throw error;
   }
+  writeCompileCacheSoon(clock);
   log.info({ pid: process.pid, socket: socketPath }, "the sidecar is ready");
 }
 

@@ -1,0 +1,31 @@
+import { randomUUID } from "node:crypto";
+import { systemClock } from "../../base/clock.ts";
+import { createLog } from "../../base/log.ts";
+import { systemRandom } from "../../base/random.ts";
+import { createEngine } from "../engine.ts";
+import { ProxyProgram } from "./proxy-program.ts";
+import { writeCompileCacheSoon } from "./compile-cache.ts";
+import { parentChannel, runWorker } from "./worker.ts";
+import type { WorkerSettings } from "./worker-settings.ts";
+
+/** The edge's worker; proxy/main.ts is its keeper. */
+runWorker({
+  channel: parentChannel(),
+  clock: systemClock,
+  start: (given, link) => {
+    const settings = given as WorkerSettings;
+    const log = createLog({ part: "edge", level: settings.logLevel });
+    const program = new ProxyProgram({
+      settings,
+      link,
+      clock: systemClock,
+      random: systemRandom,
+      log,
+      bootId: randomUUID(),
+      createEngine: (onAccess) =>
+        createEngine({ name: "edge", clock: systemClock, random: systemRandom, log, onAccess }),
+    });
+    writeCompileCacheSoon(systemClock, () => log.info("compile cache written"));
+    return Promise.resolve(program);
+  },
+});
