@@ -2,9 +2,10 @@ import type { Context } from "./context.ts";
 
 /** A part of long work, shown while it runs. */
 export interface Step {
+  /** While it runs, like "Packing the sources". */
   readonly title: string;
-  /** `report` shows where it is; what it returns replaces the title once done. */
-  readonly run: (report: (text: string) => void) => Promise<string | void>;
+  /** `report` shows where it is; what it returns is said when it is done. */
+  readonly run: (report: (text: string) => void) => Promise<string>;
 }
 
 /** Runs one step after the other: live on a terminal, a line for each change otherwise. All on standard error. */
@@ -14,13 +15,13 @@ export async function runSteps(context: Context, steps: readonly Step[]): Promis
     await runStepsOnTerminal(steps);
     return;
   }
-  for (const { title, run } of steps) {
+  for (const { run } of steps) {
     let last = "";
-    const result = await run((text) => {
+    const done = await run((text) => {
       for (const line of text.split("\n").filter((line) => !last.split("\n").includes(line)))
         context.note(`  ${line}`);
       last = text;
     });
-    context.note(result || title);
+    context.note(done);
   }
 }
