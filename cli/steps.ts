@@ -8,7 +8,7 @@ export interface Step {
   readonly run: (report: (text: string) => void) => Promise<string>;
 }
 
-/** Runs one step after the other: live on a terminal, a line for each change otherwise. All on standard error. */
+/** Runs one step after the other: live on a terminal, a line for whatever is new otherwise. All on standard error. */
 export async function runSteps(context: Context, steps: readonly Step[]): Promise<void> {
   if (context.shell.stderr.isTerminal) {
     const { runStepsOnTerminal } = await import("./steps-terminal.ts");
@@ -16,12 +16,19 @@ export async function runSteps(context: Context, steps: readonly Step[]): Promis
     return;
   }
   for (const { run } of steps) {
-    let last = "";
+    const said = new Set<string>();
     const done = await run((text) => {
-      for (const line of text.split("\n").filter((line) => !last.split("\n").includes(line)))
+      for (const line of text.split("\n")) {
+        if (said.has(gist(line))) continue;
+        said.add(gist(line));
         context.note(`  ${line}`);
-      last = text;
+      }
     });
     context.note(done);
   }
+}
+
+/** A line without its durations: that time passes is no news. */
+function gist(line: string): string {
+  return line.replaceAll(/\b\d+(?:\.\d+)?(?:ms|s|m|h|d)(?:\d+[smh])?\b/g, "");
 }
