@@ -350,14 +350,15 @@ describe("deploy", () => {
   test("follows progress line by line and ends when it is settled", async () => {
     const states = [
       service({ state: "changing", ready: 0, explanation: "Its image is being built." }),
-      service({ state: "changing", ready: 1, explanation: "1 old instance to go." }),
+      service({ state: "changing", ready: 1, explanation: "web runs for 900ms and does not answer." }),
+      service({ state: "changing", ready: 1, explanation: "web runs for 1s and does not answer." }),
       service(),
     ];
     control.handlers.formation = () => ({ value: formation({ services: [states.shift() ?? service()] }) });
     const { code, stderr } = await gilliam(["deploy"]);
     expect(code).toBe(0);
     expect(stderr).toContain(
-      "  web: 0 of 2 ready; Its image is being built.\n  web: 1 of 2 ready; 1 old instance to go.\nshop is settled\n",
+      "  web: 0 of 2 ready; Its image is being built.\n  web: 1 of 2 ready; web runs for 900ms and does not answer.\nshop is settled\n",
     );
   });
 

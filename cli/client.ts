@@ -197,12 +197,13 @@ function strangeAnswer(baseUrl: string, name: string, what: string): UserError {
 /** A problem+json answer as the error it describes; any other body as far as it goes. */
 function refusal(status: number, text: string, what: string): UserError {
   const parsed = Problem.safeParse(jsonOrNothing(text));
+  const hint = status === 401 || status === 403 ? TOKEN_HINT : undefined;
   if (parsed.success) {
     const { detail, code, next, problems, title } = parsed.data;
     return new UserError(detail === "" ? title : detail, {
       code,
       status,
-      next: next ?? (status === 401 || status === 403 ? TOKEN_HINT : undefined),
+      next: code === "no_such_formation" ? `${next ?? ""} Make it: gilliam deploy`.trim() : (next ?? hint),
       problems: problems ?? [],
     });
   }

@@ -28,7 +28,7 @@ export async function prepareDeployment(context: Context, mode: "deploy" | "stag
   const { client } = context;
   await runSteps(context, [
     {
-      title: "Packed",
+      title: "Packing the sources",
       run: async (report) => {
         packed = await packSources(manifest, file, report);
         const size = packed.sources.reduce((sum, source) => sum + source.size, 0);
@@ -39,7 +39,7 @@ export async function prepareDeployment(context: Context, mode: "deploy" | "stag
       },
     },
     {
-      title: "Compared",
+      title: "Comparing with what runs",
       run: async () => {
         const body = { manifest: file.text, file: file.shown, sources: packed?.digests ?? {}, mode };
         plan = await client.call("plan", { name: manifest.formation, body });

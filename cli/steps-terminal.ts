@@ -17,7 +17,7 @@ export async function runStepsOnTerminal(steps: readonly Step[]): Promise<void> 
       });
       if (result) task.title = result;
     },
-    rendererOptions: { outputBar: Infinity, persistentOutput: false },
+    rendererOptions: { outputBar: true, persistentOutput: false },
   }));
   const logger = new ListrLogger<ListrDefaultRendererLogLevels>({
     processOutput: new ProcessOutput(process.stderr, process.stderr),
@@ -25,6 +25,8 @@ export async function runStepsOnTerminal(steps: readonly Step[]): Promise<void> 
   await new Listr(tasks, {
     renderer: "default",
     fallbackRenderer: "simple",
+    // Ctrl-C is main.ts's affair: it ends the wait in good order.
+    registerSignalListeners: false,
     rendererOptions: { logger, showErrorMessage: false, collapseErrors: false },
   }).run();
 }

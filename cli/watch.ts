@@ -43,12 +43,17 @@ export async function waitUntilSettled(
   let result: FormationView | undefined;
   await runSteps(context, [
     {
-      title: `${name} is settled`,
+      title: `Waiting for ${name}`,
       run: async (report) => {
         result = await poll(context, name, options, report);
+        return `${name} is settled`;
       },
     },
-  ]);
+  ]).catch((error: unknown) => {
+    if (context.shell.signal.aborted)
+      context.note("No longer waiting; it goes on without this command. See: gilliam status");
+    throw error;
+  });
   if (result === undefined) throw new Error("a step ended without its result");
   return result;
 }

@@ -2,7 +2,7 @@ import type { FormationView, InstanceView, ReleaseView, RouteView, ServiceView }
 import type { HostView } from "../../model/host.ts";
 import { formatBytes } from "../../base/units.ts";
 import { printable, type Style } from "./style.ts";
-import { wrapText, type Column } from "./table.ts";
+import { cut, wrapText, type Column } from "./table.ts";
 import { ago, count } from "./words.ts";
 
 /** Tables and texts of what control tells, apart from how they get out: pure, so that tests can read them. */
@@ -18,8 +18,16 @@ export function instanceColumns(style: Style, nowMs: number): Column<InstanceVie
     { title: "STARTED", cell: ({ startedAtMs }) => ago(startedAtMs, nowMs), drop: 3 },
     { title: "ADDRESS", cell: ({ address }) => address ?? "", drop: 5 },
     { title: "HOST", cell: ({ hostId }) => hostId, drop: 4 },
-    { title: "WHY", cell: ({ reason }) => printable(reason).replaceAll("\n", " "), widthMin: 20, drop: 6 },
+    { title: "WHY", cell: whyText, widthMin: 20, drop: 6 },
   ];
+}
+
+const WHY_LENGTH_MAX = 160;
+
+/** The reason without the instance's own name; `gilliam status` has all of it. */
+function whyText({ id, reason }: InstanceView): string {
+  const words = printable(reason).replaceAll("\n", " ");
+  return cut(words.startsWith(`${id} `) ? words.slice(id.length + 1) : words, WHY_LENGTH_MAX);
 }
 
 function phaseText(phase: InstanceView["phase"], style: Style): string {

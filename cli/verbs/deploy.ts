@@ -75,9 +75,9 @@ async function send(
 ): Promise<DeployAnswer> {
   let answer: DeployAnswer | undefined;
   await runSteps(context, [
-    { title: "Sent", run: (report) => uploadSources(context, packed, report) },
+    { title: "Sending the sources", run: (report) => uploadSources(context, packed, report) },
     {
-      title: "Released",
+      title: "Making the release",
       run: async () => {
         const body = { manifest: file.text, file: file.shown, sources: packed.digests, mode };
         answer = await context.client.call("deploy", { name: manifest.formation, body });
