@@ -2,10 +2,12 @@ import { spawn, spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join, relative } from "node:path";
+import { z } from "zod";
 import type { Clock } from "../base/clock.ts";
 import { UserError } from "../base/errors.ts";
 import { FormationView } from "../model/api.ts";
 import { BootManifest } from "../model/boot.ts";
+import { InstanceStatus } from "../model/instance.ts";
 import { bootManifest } from "./boot-manifest.ts";
 import { executorRuns, lockState } from "./lock.ts";
 import { PORTS, type PortName, type UpOptions } from "./options.ts";
@@ -223,9 +225,22 @@ async function waitForParts(
   if (missing === undefined) return;
   throw new UserError(`After ${PLATFORM_MS_MAX / 1000} s these did not answer: ${missing}`, {
     code: "not_ready",
-    problems: lastLines(executorLog(state)),
+    problems: await whatPartsSay(state, platform),
     next: `Read ${executorLog(state)} and ${join(state, "executor")}/; bootstrap/down stops what has started`,
   });
+}
+
+/** What the executor knows of the platform's parts, in its own words; else the end of its log. */
+async function whatPartsSay(state: string, { executorUrl }: PlatformFile): Promise<string[]> {
+  const answer = await get(`${executorUrl}/v1/instances`, { token: readToken(state, "host-token") });
+  if (typeof answer === "string" || answer.status !== 200) return lastLines(executorLog(state));
+  const { instances } = z.object({ instances: z.array(InstanceStatus) }).parse(JSON.parse(answer.body));
+  return instances
+    .filter(({ boot, phase }) => boot !== undefined && phase !== "ready")
+    .flatMap(({ instanceId, reason, lastLines: lines }) => [
+      `${instanceId}: ${reason}`,
+      ...lines.map((line) => `    ${line}`),
+    ]);
 }
 
 function diedEarly(state: string): UserError {
