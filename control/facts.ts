@@ -73,7 +73,7 @@ export function hostVoice(world: Moment, host: HostState | undefined): HostVoice
 /** Whether every host that has instances spoke since control started: only then is "not ready" more than "not heard". */
 export function everyHostHeard(world: World): boolean {
   const heard = new Set(
-    world.hosts.filter((host) => host.lastSeenMs >= world.startedAtMs).map((host) => host.id),
+    world.hosts.filter((host) => host.lastSeenMs > world.startedAtMs).map((host) => host.id),
   );
   return world.instances.every((record) => heard.has(record.hostId));
 }

@@ -1,4 +1,5 @@
 import { formatDuration } from "../base/units.ts";
+import { addressOf } from "./facts.ts";
 import type { InstanceRecord, ProxyState, World } from "./world.ts";
 
 /**
@@ -55,6 +56,7 @@ export class Proxies {
   readonly live: readonly ProxyState[];
   readonly #world: World;
   readonly #complete: boolean;
+  #called: ReadonlySet<string> | undefined;
 
   constructor(world: World) {
     this.#world = world;
@@ -63,8 +65,14 @@ export class Proxies {
   }
 
   /** Whether every live proxy that should call the instance can; proves nothing until all are `heard`. */
-  haveTakenUp(instanceId: string): boolean {
-    return proxiesWithout(instanceId, this.live).length === 0;
+  haveTakenUp(record: InstanceRecord): boolean {
+    if (proxiesWithout(record.id, this.live).length > 0) return false;
+    if (addressOf(record) === undefined || this.live.some((proxy) => proxy.wantedEndpoints.has(record.id))) {
+      return true;
+    }
+    // In no configuration: either nobody calls the service, or the feed has not heard of this one yet.
+    this.#called ??= calledServices(this.#world, this.live);
+    return !this.#called.has(serviceKey(record));
   }
 
   /** False while there may be proxies that have not reported since control started. */
@@ -114,6 +122,23 @@ export class Proxies {
     const after = formatDuration(nowMs - (record.drainSinceMs ?? nowMs));
     return `${limit}Drained for ${after}: ${shown.length === 0 ? "no proxy could call it" : shown.join("; ")}${more}.`;
   }
+}
+
+/** Services of which some proxy is to have an endpoint. */
+function calledServices(world: World, live: readonly ProxyState[]): Set<string> {
+  // Proxies of one scope share their set of endpoints.
+  const configurations = new Set(live.map((proxy) => proxy.wantedEndpoints));
+  const called = new Set<string>();
+  for (const record of world.instances) {
+    const key = serviceKey(record);
+    if (called.has(key)) continue;
+    for (const endpoints of configurations) if (endpoints.has(record.id)) called.add(key);
+  }
+  return called;
+}
+
+function serviceKey({ service, formation }: InstanceRecord): string {
+  return `${service}.${formation}`;
 }
 
 /** A receipt is for people; beyond this many proxies it only counts. */

@@ -41,7 +41,7 @@ export class Standings {
     const health = healthOf(record, this.voice(record));
     if (health !== "ready") return health;
     // As long as there may be proxies control has not heard of, nothing is known to be in all of them.
-    return this.#proxies.heard && this.#proxies.haveTakenUp(record.id) ? "serving" : "ready";
+    return this.#proxies.heard && this.#proxies.haveTakenUp(record) ? "serving" : "ready";
   }
 
   /** The `count` to keep: best standing first, then the oldest, so that a rollout undone early changes least. */
