@@ -242,3 +242,24 @@ export const ControlEvent = z.strictObject({
   text: z.string(),
 });
 export type ControlEvent = z.infer<typeof ControlEvent>;
+
+/** GET /v1/formations/{name}/builds: an image of a service, on one host. */
+export const BuildView = z.strictObject({
+  service: z.string(),
+  /** The release the service's spec first appeared in. */
+  release: z.int(),
+  image: z.string(),
+  hostId: z.string(),
+  /** `unordered`: no host has been asked to build it yet; `hostId` is then empty. */
+  state: z.enum(["unordered", "queued", "building", "ready", "failed"]),
+  explanation: z.string(),
+  reason: z.string(),
+  lastLines: z.array(z.string()),
+});
+export type BuildView = z.infer<typeof BuildView>;
+
+/** GET /v1/metrics-targets: Prometheus' http_sd. */
+export const MetricsTargets = z.array(
+  z.strictObject({ targets: z.array(z.string()), labels: z.record(z.string(), z.string()) }),
+);
+export type MetricsTargets = z.infer<typeof MetricsTargets>;

@@ -9,8 +9,8 @@ export interface EmbeddedOptions {
   /** The database file; its folder exists. */
   readonly path: string;
   readonly clock: Clock;
-  /** For tests of the way up from older schemas. */
-  readonly migrations?: readonly string[];
+  /** How long to wait for a control that is just being replaced, in milliseconds. @default 3_000 */
+  readonly waitMs?: number;
 }
 
 /** Deletions a watch can still hear of; a watcher further behind is told to look again. */
@@ -37,11 +37,11 @@ export class EmbeddedRegistry implements Registry {
   #failure: UserError | undefined;
   #closed = false;
 
-  constructor({ path, clock, migrations = MIGRATIONS }: EmbeddedOptions) {
+  constructor({ path, clock, waitMs = 3_000 }: EmbeddedOptions) {
     this.description = `embedded (${path})`;
     this.#path = path;
     this.#clock = clock;
-    this.#database = openDatabase(path, migrations);
+    this.#database = openDatabase(path, MIGRATIONS, waitMs);
     this.#sql = Object.fromEntries(
       Object.entries(SQL).map(([name, text]) => [name, this.#database.prepare(text)]),
     ) as Record<keyof typeof SQL, StatementSync>;

@@ -36,13 +36,13 @@ export function rowSum(key: string, value: string, revision: number): number {
  * @throws UserError "registry_in_use", "registry_damaged", "registry_foreign", "registry_too_new",
  * "registry_full", "registry_unavailable"
  */
-export function openDatabase(path: string, migrations: readonly string[] = MIGRATIONS): DatabaseSync {
+export function openDatabase(path: string, migrations = MIGRATIONS, waitMs = 3_000): DatabaseSync {
   const isNew = !existsSync(path);
   if (isNew && existsSync(`${path}-wal`))
     throw damaged(path, "its write-ahead log is there, the file is not");
   if (!isNew && statSync(path).size === 0) throw damaged(path, "the file is empty");
   if (isNew) return create(path, migrations);
-  const database = connect(path);
+  const database = connect(path, waitMs);
   try {
     migrate(database, path, migrations);
     verify(database, path);
@@ -58,7 +58,7 @@ export function openDatabase(path: string, migrations: readonly string[] = MIGRA
 function create(path: string, migrations: readonly string[]): DatabaseSync {
   const draft = `${path}.new`;
   for (const end of ["", "-wal", "-shm"]) rmSync(`${draft}${end}`, { force: true });
-  const made = connect(draft);
+  const made = connect(draft, 0);
   try {
     made.exec(`PRAGMA application_id=${APPLICATION_ID}`);
     migrate(made, draft, migrations);
@@ -68,14 +68,13 @@ function create(path: string, migrations: readonly string[]): DatabaseSync {
     made.close(); // Folds the write-ahead log into the file.
   }
   renameSync(draft, path);
-  return connect(path);
+  return connect(path, 0);
 }
 
-function connect(path: string): DatabaseSync {
+function connect(path: string, waitMs: number): DatabaseSync {
   let database: DatabaseSync | undefined;
   try {
-    // The wait covers a control that is just being replaced.
-    database = new DatabaseSync(path, { timeout: 3_000 });
+    database = new DatabaseSync(path, { timeout: waitMs });
     database.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL");
     database.exec("BEGIN IMMEDIATE; COMMIT"); // Takes the lock now, not at the first write.
     return database;
