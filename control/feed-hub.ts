@@ -23,8 +23,10 @@ export class FeedHub {
   #mesh: Mesh | undefined;
   #world: World | undefined;
 
-  constructor({ clock }: { clock: Clock }) {
+  /** `epoch`: numbers up to here may have been given out by an earlier control. */
+  constructor({ clock, epoch = 0 }: { clock: Clock; epoch?: number }) {
     this.#clock = clock;
+    this.#epoch = epoch;
   }
 
   /** The newest; a proxy that nothing newer concerns stays at an older one. */
