@@ -11,6 +11,7 @@ export default defineConfig({
           name: "unit",
           include: [`${FOLDERS}/**/*.test.ts`],
           exclude: ["**/node_modules/**", "test/{contract,sim,wire,e2e}/**"],
+          testTimeout: 60_000, // Property tests on a busy machine; a hang is still found.
         },
       },
       { test: { name: "contract", include: ["test/contract/**/*.test.ts"], testTimeout: 30_000 } },
