@@ -83,6 +83,7 @@ export class Agent {
     );
     void this.#options.control.watchAssignments((message) => this.#apply(message), this.#abort.signal);
     void this.#report();
+    void this.#compareLocalPorts();
   }
 
   get(instanceId: string): Runner {
@@ -298,14 +299,15 @@ export class Agent {
 
   /** Both lists may have been lost on either side; whoever lacks a port gets it, whoever has one too many drops it. */
   async #compareLocalPorts(): Promise<void> {
-    const { localPorts, log } = this.#options;
+    const { localPorts, log, parts } = this.#options;
+    const { driver } = parts;
     const needing = [...this.#runners.values()].filter((runner) => runner.memory().localPorts !== undefined);
     try {
       const open = new Set(await localPorts.list());
       for (const runner of needing) if (!open.has(runner.instanceId)) await runner.reopenLocalPorts();
       for (const id of open) {
-        if (!this.#runners.has(id) && !isOneOff(id)) await localPorts.close(id);
-        else if (this.#runners.get(id)?.isStopped === true) await localPorts.close(id);
+        // Whoever has a network here may be using its ports, even if all else about it is forgotten.
+        if (driver.prepared(id) === undefined) await localPorts.close(id);
       }
     } catch (error) {
       if (needing.length > 0) log.debug({ reason: messageOf(error) }, "local ports cannot be compared");

@@ -1,6 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
+import { StringDecoder } from "node:string_decoder";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { Clock } from "../base/clock.ts";
 import { UserError, messageOf } from "../base/errors.ts";
@@ -23,8 +24,10 @@ export interface ApiOptions {
   readonly onShutdown: () => void;
 }
 
-/** A follower of a log that does not read has this much kept for it, in bytes; then it is cut off. */
-const FOLLOW_BYTES_MAX = 16 * 1024 * 1024;
+/** A client that does not read has this much kept for it, in bytes; then it is cut off. */
+const UNREAD_BYTES_MAX = 64 * 1024 * 1024;
+/** Without a number of lines, a log answers with at most this many, the last ones. */
+const TAIL_MAX = 100_000;
 const BODY_BYTES_MAX = 64 * 1024 * 1024;
 const OPEN_PATHS = new Set(["/healthz", "/metrics"]);
 
@@ -107,14 +110,13 @@ export function createApi(options: ApiOptions): FastifyInstance {
 
 async function sendLogs(
   { parts, clock }: ApiOptions,
-  { formation, service, instance, tail, sinceMs = 0, follow }: LogsQuery,
+  { formation, service, instance, tail = TAIL_MAX, sinceMs = 0, follow }: LogsQuery,
   reply: FastifyReply,
 ): Promise<void> {
   const filter = { formation, service, instanceId: instance };
   const send = beginStream(reply);
   const pass = (line: LogLine) => {
     if (line.atMs >= sinceMs) send(line);
-    if (reply.raw.writableLength > FOLLOW_BYTES_MAX) reply.raw.destroy();
   };
   if (tail !== 0) for (const line of parts.logs.tail(filter, tail)) pass(line);
   if (follow === "true" && !reply.raw.destroyed) {
@@ -136,12 +138,17 @@ async function streamExec(reply: FastifyReply, run: RunExec): Promise<void> {
   const abort = new AbortController();
   reply.raw.on("close", () => abort.abort(new Error("the client left")));
   const send = beginStream(reply);
+  // A character may be cut by the end of a read; its first bytes wait for the rest.
+  const decoders = { stdout: new StringDecoder("utf8"), stderr: new StringDecoder("utf8") };
+  const sendOutput = (stream: "stdout" | "stderr", data: string) => {
+    if (data !== "") send({ kind: "output", stream, data } satisfies ExecMessage);
+  };
   try {
     const code = await run(
-      (stream, bytes) =>
-        send({ kind: "output", stream, data: bytes.toString("base64") } satisfies ExecMessage),
+      (stream, bytes) => sendOutput(stream, decoders[stream].write(bytes)),
       abort.signal,
     );
+    for (const stream of ["stdout", "stderr"] as const) sendOutput(stream, decoders[stream].end());
     send({ kind: "exit", code } satisfies ExecMessage);
   } catch (error) {
     send({ kind: "failed", message: messageOf(error) } satisfies ExecMessage);
@@ -157,7 +164,9 @@ function beginStream(reply: FastifyReply): (line: unknown) => void {
   response.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store" });
   response.flushHeaders();
   return (line) => {
-    if (!response.destroyed && !response.writableEnded) response.write(`${JSON.stringify(line)}\n`);
+    if (response.destroyed || response.writableEnded) return;
+    response.write(`${JSON.stringify(line)}\n`);
+    if (response.writableLength > UNREAD_BYTES_MAX) response.destroy();
   };
 }
 

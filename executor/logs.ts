@@ -124,8 +124,8 @@ export class Logs {
     this.#open.clear();
   }
 
-  /** The last `count` lines over every log that matches, oldest first; all that is kept without a count. */
-  tail(filter: LogFilter, count = Number.MAX_SAFE_INTEGER): LogLine[] {
+  /** The last `count` lines over every log that matches, oldest first. */
+  tail(filter: LogFilter, count: number): LogLine[] {
     this.#pollAll();
     return this.#matching(filter)
       .flatMap(({ instanceId, names }) =>

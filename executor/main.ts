@@ -16,7 +16,7 @@ import { Builder } from "./builder/builder.ts";
 import { buildEnvironment } from "./builder/run-step.ts";
 import { ControlClient } from "./control-client.ts";
 import { ProcessDriver } from "./drivers/process/process-driver.ts";
-import { BUILD_UID, PLATFORM_UID } from "./drivers/process/records.ts";
+import { BUILD_UID, PLATFORM_UID, checkReachable } from "./drivers/process/records.ts";
 import { LocalPorts } from "./local-ports.ts";
 import { Logs } from "./logs.ts";
 import { Memory } from "./memory.ts";
@@ -51,7 +51,10 @@ async function main(): Promise<void> {
   const root = process.getuid?.() === 0;
   const boot = readBootManifest(settings.bootFile || join(state, "boot.json"));
   mkdirSync(join(state, "run"), { recursive: true, mode: 0o700 });
-  if (root) givePlatformItsFolders(state, PLATFORM_UID);
+  if (root) {
+    givePlatformItsFolders(state, PLATFORM_UID);
+    for (const folder of [platformFolder, dirname(process.execPath)]) checkReachable(folder);
+  }
 
   const clock = systemClock;
   const random = systemRandom;

@@ -71,6 +71,8 @@ export class Runner {
   #supervision: Supervision = newSupervision();
   #localPorts: LocalPortsAnswer["ports"] | undefined;
   #running: Running | undefined;
+  /** What it was started with; undefined when an earlier executor did. */
+  #command: string | undefined;
   #timer: Disposable | undefined;
   /** Launch, kill and release, one after the other. */
   #queue: Promise<void> = Promise.resolve();
@@ -93,13 +95,13 @@ export class Runner {
     if (memory !== undefined) {
       const { restarts, crashes, lastExit } = memory;
       this.#supervision = { ...this.#supervision, restarts, crashes, lastExit };
-      this.#localPorts = memory.localPorts;
     }
     const running = await driver.adopt(this.instanceId);
     if (running === undefined) {
       this.#carryOut({ kind: "launch" });
       return;
     }
+    this.#localPorts = memory?.localPorts;
     this.#openLog();
     this.#dispatch({ kind: "adopted", ready: memory?.ready ?? false });
     this.#watch(running);
@@ -114,11 +116,6 @@ export class Runner {
 
   get isStopped(): boolean {
     return this.#supervision.state.kind === "stopped";
-  }
-
-  /** Everything is removed too. */
-  get isReleased(): Promise<void> {
-    return this.#released.promise;
   }
 
   /** Lets go without touching the instance: the executor ends, the instance runs on. */
@@ -190,16 +187,17 @@ export class Runner {
     this.#supervision = next;
     for (const action of actions) this.#carryOut(action);
     this.#schedule();
-    if (phaseOf(before) !== phaseOf(next) || before.state.reason !== next.state.reason) this.#tellChange();
+    const moved = phaseOf(before) !== phaseOf(next);
+    if (moved) this.#tellMove();
+    if (moved || before.state.reason !== next.state.reason) this.#onChange();
   }
 
-  #tellChange(): void {
+  #tellMove(): void {
     const { state, restarts } = this.#supervision;
     const phase = phaseOf(this.#supervision);
     const { instanceId } = this;
     this.#parts.log.info({ instanceId, phase, reason: state.reason, restarts }, "instance");
     this.#parts.logs.note(instanceId, state.reason === "" ? phase : `${phase}: ${state.reason}`);
-    this.#onChange();
   }
 
   #schedule(): void {
@@ -259,6 +257,7 @@ export class Runner {
         );
       }
       if (this.#stopLaunching.signal.aborted) return;
+      this.#command = command;
       const running = await driver.start({
         instanceId: this.instanceId,
         folder: image.folder,
@@ -319,7 +318,7 @@ export class Runner {
         this.#parts.logs.flush(this.instanceId);
         const explanation = explainExit({
           exit,
-          command: this.spec.command ?? "its default command",
+          command: this.spec.command ?? this.#command ?? "its default command",
           lastLines: this.#parts.logs.lastLines(this.instanceId),
           ranMs: running.startedAtMs === 0 ? undefined : exit.atMs - running.startedAtMs,
           hostId: this.#parts.hostId,
@@ -362,7 +361,12 @@ export class Runner {
         log.warn({ instanceId: this.instanceId, err: error }, "local ports not closed yet");
       }
     }
-    await driver.remove(this.instanceId);
+    try {
+      await driver.remove(this.instanceId);
+    } catch (error) {
+      // What cannot be removed is said and left to the next sweep; whoever waits for the stop must not wait for ever.
+      log.error({ instanceId: this.instanceId, err: error }, "instance cannot be removed completely");
+    }
     this.#released.resolve();
     this.#onChange();
   }

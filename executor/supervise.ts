@@ -84,6 +84,8 @@ export interface SupervisionPolicy {
   readonly stableMs: number;
 }
 
+/** After this many failed checks in a row it is asked no more often than a ready one. */
+const HASTY_CHECKS = 40;
 /** An instance without a port is ready when it has run this long. */
 const NO_CHECK_MS = 1_000;
 
@@ -165,16 +167,17 @@ export function nextDueMs({ state, crashes }: Supervision): number | undefined {
   }
 }
 
-export function phaseOf({ state }: Supervision): InstancePhase {
+export function phaseOf({ state, started, crashes }: Supervision): InstancePhase {
+  const isNew = !started && crashes === 0;
   switch (state.kind) {
     case "pending":
-      return "pending";
+      return isNew ? "pending" : "starting";
     case "running":
       return state.ready ? "ready" : "starting";
     case "backing-off":
       return "failed";
     case "stopping":
-      return "draining";
+      return isNew ? "pending" : "draining";
     case "stopped":
       return "stopped";
   }
@@ -249,12 +252,9 @@ function stepChecked(
   const failures = ok ? 0 : state.failures + 1;
   const ready = ok || (state.ready && failures < policy.failuresMax);
   const lost = state.ready && !ready ? `health check failed ${failures} times in a row: ` : "";
+  const hasty = failures > 0 && failures <= HASTY_CHECKS;
   const waitMs =
-    policy.health.kind === "none"
-      ? undefined
-      : ready && failures === 0
-        ? policy.checkReadyMs
-        : policy.checkStartingMs;
+    policy.health.kind === "none" ? undefined : hasty ? policy.checkStartingMs : policy.checkReadyMs;
   return {
     next: {
       ...now,

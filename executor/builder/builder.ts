@@ -68,7 +68,7 @@ export class Builder implements Images {
     this.#imagesFolder = join(options.executorFolder, "images");
     this.#logsFolder = join(options.executorFolder, "builds");
     this.#home = join(options.executorFolder, "build-home");
-    mkdirSync(this.#imagesFolder, { recursive: true, mode: 0o755 });
+    mkdirSync(this.#imagesFolder, { recursive: true, mode: 0o711 });
     mkdirSync(this.#logsFolder, { recursive: true, mode: 0o700 });
     mkdirSync(this.#home, { recursive: true, mode: 0o700 });
     if (options.uid !== undefined) chownSync(this.#home, options.uid, options.uid);

@@ -47,6 +47,8 @@ const ADOPTED_POLL_MS = 150;
 /** How long a killed instance may take to be gone, in milliseconds; the kernel may be busy writing its memory out. */
 const KILL_MS_MAX = 10_000;
 
+/** How long something that left a command's session may keep its output open after its end, in milliseconds. */
+const PIPES_MS_MAX = 1_000;
 /** File with the group's count of such kills at the start: a later one is this run's, also after adoption. */
 const OUT_OF_MEMORY_BEFORE = "out-of-memory-before";
 
@@ -255,7 +257,13 @@ export class ProcessDriver implements Driver {
     return new Promise((resolve, reject) => {
       child.on("error", reject);
       // Its own children may hold the pipes open for ever: the exit counts, then they are ended.
-      child.on("exit", end);
+      child.on("exit", () => {
+        end();
+        this.#clock.after(PIPES_MS_MAX, () => {
+          child.stdout.destroy();
+          child.stderr.destroy();
+        });
+      });
       child.on("close", (code, signal) => {
         request.signal?.removeEventListener("abort", end);
         resolve(code ?? 128 + (signal === "SIGKILL" ? 9 : 15));
@@ -268,7 +276,9 @@ export class ProcessDriver implements Driver {
   }
 
   listeners(instanceId: string): Promise<readonly Listener[]> {
-    return Promise.resolve(findListeners(this.#members(instanceId)));
+    const record = this.#records.get(instanceId);
+    const inGroup = record === undefined ? [] : (this.#cgroups?.members(String(record.slot)) ?? []);
+    return Promise.resolve(findListeners(inGroup.length > 0 ? inGroup : this.#members(instanceId)));
   }
 
   usage(instanceId: string): Usage | undefined {
