@@ -3,6 +3,7 @@ import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import type { DeadlineWheel } from "./deadlines.ts";
 import type { AccessEvent } from "./engine.ts";
+import type { Http2Limits } from "./http2/limits.ts";
 import type { EngineLimits } from "./limits.ts";
 import type { Mesh } from "./mesh.ts";
 import type { EngineStats } from "./stats.ts";
@@ -14,6 +15,9 @@ export interface EngineContext {
   readonly random: Random;
   readonly log: Log;
   readonly limits: EngineLimits;
+  readonly http2Limits: Http2Limits;
+  /** Sends what the HTTP/2 connections of this engine have collected, together. */
+  readonly scheduleFlush: (flush: () => void) => void;
   readonly mesh: Mesh;
   readonly stats: EngineStats;
   readonly wheel: DeadlineWheel;

@@ -6,6 +6,8 @@ import type { MeshConfig, Protocol, ProxyReport } from "../model/mesh.ts";
 import type { EngineContext } from "./context.ts";
 import { DeadlineWheel } from "./deadlines.ts";
 import type { FailureCode } from "./failure.ts";
+import { type Http2Limits, defaultHttp2Limits } from "./http2/limits.ts";
+import { createFlushBatch } from "./http2/output.ts";
 import { DEFAULT_LIMITS, type EngineLimits } from "./limits.ts";
 import { Listener } from "./listener.ts";
 import { Mesh, problemOf } from "./mesh.ts";
@@ -21,6 +23,7 @@ export interface EngineOptions {
   readonly random: Random;
   readonly log: Log;
   readonly limits?: Partial<EngineLimits>;
+  readonly http2Limits?: Partial<Http2Limits>;
   /** Called once when a request (or a TCP connection) is over, whatever became of it. Must not throw or block. */
   readonly onAccess?: (event: AccessEvent) => void;
   /** Who speaks, in `via` and in refusals: `edge`, `sidecar`. */
@@ -104,7 +107,7 @@ class ProxyEngine implements Engine {
   readonly #listeners = new Set<Listener>();
   #draining = false;
 
-  constructor({ clock, random, log, limits, onAccess, name }: EngineOptions) {
+  constructor({ clock, random, log, limits, http2Limits, onAccess, name }: EngineOptions) {
     const stats = new EngineStats();
     const wheel = new DeadlineWheel(clock);
     this.#context = {
@@ -113,6 +116,8 @@ class ProxyEngine implements Engine {
       random,
       log,
       limits: { ...DEFAULT_LIMITS, ...limits },
+      http2Limits: { ...defaultHttp2Limits(), ...http2Limits },
+      scheduleFlush: createFlushBatch(),
       mesh: new Mesh(log, stats, wheel),
       stats,
       wheel,

@@ -90,6 +90,12 @@ export class Listener implements ExchangeOrigin {
     return this.kind === "edge" ? edgeHopFields(peerAddress) + this.#hopFields : this.#hopFields;
   }
 
+  /** A connection turned out to speak another protocol. */
+  replaceConnection(connection: Connection, successor: Connection): void {
+    this.#connections.delete(connection);
+    this.#connections.add(successor);
+  }
+
   onConnectionClosed(connection: Connection): void {
     this.#connections.delete(connection);
     if (this.#connections.size === 0) this.#onEmpty?.();

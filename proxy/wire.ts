@@ -105,6 +105,11 @@ export class Wire {
     return this.#socket.write(text, "latin1");
   }
 
+  /** Sends bytes that will never change again, without copying. False: enough is queued, wait for `onDrain`. */
+  writeWhole(bytes: Buffer): boolean {
+    return this.#socket.write(bytes);
+  }
+
   /** Sends `bytes[from, to)`, which are copied. False: enough is queued, wait for `onDrain`. */
   writeBytes(bytes: Buffer, from: number, to: number): boolean {
     if (to - from <= TEXT_BYTES_MAX) return this.#socket.write(latin1(bytes, from, to), "latin1");

@@ -4,6 +4,7 @@ import { type FailureCode, STATUS_BY_CODE, phraseOf, refusalText } from "../fail
 import { downstreamHeadText } from "../headers.ts";
 import type { Downstream } from "../exchange.ts";
 import type { Listener } from "../listener.ts";
+import { Http2Downstream, beginsLikeHttp2 } from "../http2/downstream.ts";
 import { Tunnel } from "../tunnel.ts";
 import { Wire, type WireUser } from "../wire.ts";
 import { ChunkedDecoder } from "./chunked.ts";
@@ -36,6 +37,8 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   #pieces: HeadPieces | undefined;
   #headStartedMs = 0;
   #emptyLineSeen = false;
+  /** A request was read: no other protocol may begin any more. */
+  #served = false;
   /** Bytes of the next requests, read while one is being served. */
   #pipelined: Buffer | undefined;
   #processing = false;
@@ -264,6 +267,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const end = parseRequestHead(bytes, at, to, request, context.limits, trustsForwarded);
     if (end === NEED_MORE) return this.#awaitHead(bytes, at, to);
     if (end === FAILED) {
+      if (at === 0 && !this.#served && beginsLikeHttp2(bytes, to)) return this.#becomeHttp2(bytes, to);
       this.#refuseConnection(request.failure, request.problem);
       return to;
     }
@@ -271,6 +275,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const startedMs = this.#headStartedMs === 0 ? nowMs : this.#headStartedMs;
     this.#headStartedMs = 0;
     this.#dueMs = Infinity;
+    this.#served = true;
     this.#state = STATE.busy;
     if (request.body === BODY.none) {
       this.#exchange.begin(bytes, end, end, true, startedMs);
@@ -295,6 +300,19 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     if (!done) this.#state = STATE.body;
     this.#exchange.begin(bytes, dataStart, dataEnd, done, startedMs);
     return rest;
+  }
+
+  /** The first bytes are HTTP/2's preface, which no request line can be: prior knowledge (RFC 9113, 3.3). */
+  #becomeHttp2(bytes: Buffer, to: number): number {
+    const { wheel } = this.#listener.context;
+    this.#state = STATE.closed;
+    this.#dueMs = Infinity;
+    wheel.forget(this);
+    wheel.forget(this.#exchange);
+    const successor = new Http2Downstream(this.#wire, this.#listener, this.hopFields);
+    this.#listener.replaceConnection(this, successor);
+    successor.onBytes(bytes, to);
+    return to;
   }
 
   #readBody(bytes: Buffer, size: number): void {

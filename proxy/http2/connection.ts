@@ -23,7 +23,7 @@ import { FrameReader } from "./frame-reader.ts";
 import type { FrameSink } from "./frame-reader.ts";
 import { PING_ALIVE, PING_GOING } from "./receive-control.ts";
 import { receiveFrame } from "./receive.ts";
-import { AWAITING_HEAD, Stream } from "./stream.ts";
+import { AWAITING_HEAD, ENDED, Stream } from "./stream.ts";
 
 /** What a client asks for. */
 export interface RequestTarget {
@@ -173,6 +173,17 @@ export class Connection<C = unknown> {
     stream.unconsumed -= taken;
     this.#core.giveBackStream(stream, taken);
     this.#core.giveBack(taken);
+  }
+
+  /**
+   * Server: the rest of the request is not wanted. When the response has left, what is queued of it included, the
+   * client is told to stop (RFC 9113, 8.1). No event follows.
+   */
+  discard(stream: Stream<C>): void {
+    const core = this.#core;
+    if (stream.closed || core.dead || stream.phase === ENDED) return;
+    stream.unwanted = true;
+    if (stream.localSent) core.endLocal(stream);
   }
 
   /** Ends an exchange early. No event follows. NO_ERROR: the response is complete, the rest of the request is not needed. */

@@ -128,6 +128,7 @@ export class Core {
       stream.queuedBytes = 0;
       this.events.onReset(stream, code, reason);
     }
+    this.output.flush(); // Whoever hears `onClose` may end the transport at once.
     this.events.onClose(code, reason);
   }
 
@@ -217,7 +218,10 @@ export class Core {
   endLocal(stream: Stream): void {
     stream.localEnded = true;
     stream.localSent = true;
-    if (stream.phase === ENDED) this.close(stream);
+    if (stream.phase === ENDED) return this.close(stream);
+    if (!stream.unwanted) return;
+    this.writeReset(stream.id, NO_ERROR);
+    this.drop(stream);
   }
 
   /** After the last event of the peer's message: closes the stream if ours is complete, too. */

@@ -16,6 +16,8 @@ export class Stream<C = unknown> {
   localEnded = false;
   /** END_STREAM has left, so that only the peer keeps the stream open. */
   localSent = false;
+  /** Server: once our message has left, the peer is told to stop sending its own. */
+  unwanted = false;
   /** A response to HEAD has no content, whatever its content-length. */
   headRequest = false;
   /** Interim responses received. */

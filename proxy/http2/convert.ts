@@ -1,0 +1,74 @@
+import { FAILED } from "../http1/fields.ts";
+import { RequestHead, parseRequestHead } from "../http1/request-head.ts";
+import type { EngineLimits } from "../limits.ts";
+import type { Head } from "./head.ts";
+
+/** Heads between HTTP/2 and the lines the engine works with. */
+
+/** What was made of a head, with and without content behind it. */
+interface Memo {
+  ended: RequestHead | undefined;
+  open: RequestHead | undefined;
+}
+
+/**
+ * Fills `request` as if `head` had come in HTTP/1.1: it is written so, and read by that parser. So there is one set of
+ * rules about what a request may be and what of it travels on. False when it is refused. Cached by the head.
+ */
+export function readHttp2Request(
+  head: Head,
+  endStream: boolean,
+  request: RequestHead,
+  limits: EngineLimits,
+  trustForwarded: boolean,
+): boolean {
+  const memo = ((head.memo as Memo | undefined) ??= { ended: undefined, open: undefined });
+  head.memo = memo;
+  let known = endStream ? memo.ended : memo.open;
+  if (known === undefined) {
+    known = new RequestHead();
+    const text = requestText(head, endStream);
+    const bytes = Buffer.from(text, "latin1");
+    if (parseRequestHead(bytes, 0, bytes.length, known, limits, trustForwarded) !== FAILED)
+      known.problem = "";
+    else if (known.problem === "") known.problem = "it is malformed";
+    if (endStream) memo.ended = known;
+    else memo.open = known;
+  }
+  Object.assign(request, known);
+  return known.problem === "";
+}
+
+/** An HTTP/1.1 head. What HTTP/2 leaves open, the length of content, becomes the chunked coding. */
+function requestText(head: Head, endStream: boolean): string {
+  const { fields } = head;
+  let text = `${head.method} ${head.path === "" ? "/" : head.path} HTTP/1.1\r\nhost: ${head.authority}\r\n`;
+  for (let at = 0; at < fields.length; at += 2) text += `${fields[at]}: ${fields[at + 1]}\r\n`;
+  if (!endStream && head.contentLength < 0) text += "transfer-encoding: chunked\r\n";
+  return `${text}\r\n`;
+}
+
+/** Recent texts and their fields, by length: answers repeat, and the same array is encoded once. */
+const recent: ({ readonly text: string; readonly fields: readonly string[] } | undefined)[] = Array.from({
+  length: 128,
+});
+
+/**
+ * Names and values in turn of lines that end in CR LF. The same array for the same text as long as it is remembered,
+ * which is what makes HPACK cheap; nobody may change it.
+ */
+export function fieldsOfLines(text: string): readonly string[] {
+  const slot = text.length & (recent.length - 1);
+  const known = recent[slot];
+  if (known !== undefined && known.text === text) return known.fields;
+  const fields: string[] = [];
+  for (let at = 0; at < text.length;) {
+    const end = text.indexOf("\r\n", at);
+    const colon = text.indexOf(":", at);
+    if (end < 0 || colon < 0 || colon > end) break;
+    fields.push(text.slice(at, colon), text.slice(colon + 1, end).trim());
+    at = end + 2;
+  }
+  recent[slot] = { text, fields };
+  return fields;
+}
