@@ -322,6 +322,10 @@ export class Exchange implements Timed, Waiter {
       return undefined;
     }
     const route = matchRoute(this.context.mesh.routes, host, target);
+    if (route === undefined && this.context.mesh.epoch === 0) {
+      this.#fail("no_configuration", "this proxy has no configuration yet");
+      return undefined;
+    }
     if (route === undefined) {
       this.#fail("no_route", `no route for ${host}${target.split("?")[0]}`);
       return undefined;

@@ -22,6 +22,7 @@ export const STATUS_BY_CODE = {
   connect_failed: 502,
   upstream_closed: 502,
   bad_response: 502,
+  no_configuration: 503, // Control has not told this proxy anything yet; never taken for "there is no such route".
   no_cluster: 503,
   no_endpoint: 503,
   overloaded: 503,
@@ -78,6 +79,7 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   upstream_closed:
     "The request was not sent again, because it may have been executed; see `gilliam logs` of the service.",
   bad_response: "Mend the service: its answer breaks RFC 9112.",
+  no_configuration: "Wait until control is up; see `gilliam status`.",
   no_cluster: "If it was just declared, try again; else see `gilliam status`.",
   no_endpoint: "See `gilliam status`: no instance is ready.",
   overloaded: "Try again later, or `gilliam scale` the service.",

@@ -8,6 +8,7 @@ import { edgeSettings } from "./agent/settings.ts";
 
 /** The edge: a keeper that owns the public and the admin socket, and one worker that serves them. */
 async function main(): Promise<void> {
+  if (process.argv.includes("--warm-cache")) return; // Everything is loaded by now: Node writes its cache and ends.
   const settings = readSettings("edge", edgeSettings, process.env);
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("edge", stateDir, systemClock, systemRandom);

@@ -63,8 +63,8 @@ test("an edge that leads elsewhere moves the listener, without a moment in which
 test("a closed listener is gone, and is not asked for again", async () => {
   const { again, listeners, open } = paperEngine();
   await listeners.listen(plan, "handle");
-  expect(await listeners.unlisten(plan.id)).toBe(true);
-  expect(await listeners.unlisten(plan.id)).toBe(false);
+  expect(listeners.unlisten(plan.id)).toBe(true);
+  expect(listeners.unlisten(plan.id)).toBe(false);
   listeners.follow({ edges: [edge("elsewhere")] });
   expect(open).toEqual([]);
   expect(again).not.toHaveBeenCalled();

@@ -34,16 +34,17 @@ export class LocalListeners {
     const listener = await this.#engine.listen({ ...plan, ...target }, { handle });
     const before = this.#open.get(plan.id);
     this.#open.set(plan.id, { plan, ...target, listener });
-    // Both listen for a moment on the same socket: nobody is refused in between.
-    await before?.listener.close();
+    // Both listen for a moment on the same socket: nobody is refused in between. Open connections go on as they are.
+    void before?.listener.close();
     return listener.address;
   }
 
-  async unlisten(id: string): Promise<boolean> {
+  unlisten(id: string): boolean {
     const open = this.#open.get(id);
     if (open === undefined) return false;
     this.#open.delete(id);
-    await open.listener.close();
+    // Accepting stops at once; it resolves only when the last connection has ended, and nobody waits for that.
+    void open.listener.close();
     return true;
   }
 

@@ -15,6 +15,10 @@ import { sidecarSettings } from "./settings.ts";
 
 /** The sidecar: a keeper that owns the local ports of every instance of this host, and one worker that serves them. */
 async function main(): Promise<void> {
+  if (process.argv.includes("--warm-cache")) {
+    await import("./namespace-helper.ts"); // Everything else is loaded by now: Node writes its cache and ends.
+    return;
+  }
   const settings = readSettings("sidecar", sidecarSettings, process.env);
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("sidecar", stateDir, systemClock, systemRandom);

@@ -33,11 +33,16 @@ async function bindAll(ports: readonly number[]): Promise<void> {
   await send({ kind: "done" });
 }
 
-// Without this Node ends as soon as nothing else is to do, though the keeper has not taken the sockets yet.
-process.channel?.ref();
-bindAll(process.argv.slice(2).map(Number))
-  .catch((error: unknown) => {
-    const code = error instanceof UserError ? error.code : "internal";
-    return send({ kind: "failed", message: messageOf(error), code });
-  })
-  .finally(() => process.disconnect());
+// Loaded without a keeper (`--warm-cache`) it does nothing.
+if (process.send !== undefined) start();
+
+function start(): void {
+  // Without this Node ends as soon as nothing else is to do, though the keeper has not taken the sockets yet.
+  process.channel?.ref();
+  bindAll(process.argv.slice(2).map(Number))
+    .catch((error: unknown) => {
+      const code = error instanceof UserError ? error.code : "internal";
+      return send({ kind: "failed", message: messageOf(error), code });
+    })
+    .finally(() => process.disconnect());
+}

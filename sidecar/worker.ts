@@ -39,7 +39,7 @@ class SidecarProgram extends ProxyProgram {
   }
 
   override async unlisten(id: string): Promise<void> {
-    if (!(await this.#local.unlisten(id))) await super.unlisten(id);
+    if (!this.#local.unlisten(id)) await super.unlisten(id);
   }
 
   override async drain(timeoutMs: number): Promise<number> {

@@ -2,8 +2,9 @@ import type { Clock } from "../../base/clock.ts";
 import { UserError } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
 import type { RawHandle } from "./handles.ts";
+import { answerRequest, listenError } from "./keeper-answers.ts";
 import { replacementDelay, type KeeperPolicy } from "./keeper-policy.ts";
-import type { FromWorker, KeeperFacts, ListenerPlan, Result, SocketAddress } from "./messages.ts";
+import type { FromWorker, KeeperFacts, ListenerPlan, SiblingState, SocketAddress } from "./messages.ts";
 import type { PlainLog } from "./plain-log.ts";
 import { WorkerProcess, type WorkerCommand } from "./worker-process.ts";
 
@@ -41,6 +42,8 @@ export class Keeper {
   readonly #options: KeeperOptions;
   readonly #listeners = new Map<string, Listener>();
   readonly #closing = new Map<string, () => void>();
+  /** Last told by workers that drain, by process id. */
+  readonly #siblings = new Map<number, SiblingState>();
   #workers: WorkerProcess[] = [];
   #leader: WorkerProcess | undefined;
   #ticker: Disposable | undefined;
@@ -190,7 +193,9 @@ export class Keeper {
         return;
       case "draining": {
         const { epoch, busy } = message;
-        return this.#leader?.send({ kind: "sibling", pid: worker.pid, epoch, busy });
+        this.#siblings.set(worker.pid, { epoch, busy });
+        if (worker !== this.#leader) this.#leader?.send({ kind: "sibling", pid: worker.pid, epoch, busy });
+        return;
       }
       case "request":
         void this.#answer(worker, message.request, message.body);
@@ -228,6 +233,7 @@ export class Keeper {
   #lead(worker: WorkerProcess | undefined): void {
     if (worker === undefined) return;
     this.#leader = worker;
+    for (const [pid, state] of this.#siblings) worker.send({ kind: "sibling", pid, ...state });
     worker.send({ kind: "lead" });
   }
 
@@ -247,6 +253,7 @@ export class Keeper {
 
   #exited(worker: WorkerProcess, how: string): void {
     this.#workers = this.#workers.filter((other) => other !== worker);
+    this.#siblings.delete(worker.pid);
     const led = this.#leader === worker;
     if (led) this.#leader = undefined;
     if (this.#stopping !== undefined) {
@@ -304,36 +311,7 @@ export class Keeper {
   }
 
   async #answer(worker: WorkerProcess, request: number, body: unknown): Promise<void> {
-    let result: Result;
-    try {
-      const value = await (this.#options.onRequest ?? refuseRequests)(body);
-      result = { ok: true, value };
-    } catch (error) {
-      if (!(error instanceof UserError)) this.#options.log.error({ error: String(error) }, "request failed");
-      const { message, code, status, next } =
-        error instanceof UserError
-          ? error
-          : {
-              message: "The keeper failed; its log says why",
-              code: "internal",
-              status: 500,
-              next: undefined,
-            };
-      result = { ok: false, message, code, status, next };
-    }
-    worker.send({ kind: "answer", request, result });
+    const { log, onRequest } = this.#options;
+    worker.send({ kind: "answer", request, result: await answerRequest(onRequest, body, log) });
   }
-}
-
-function refuseRequests(): Promise<never> {
-  return Promise.reject(new UserError("This keeper takes no requests", { code: "no_requests", status: 404 }));
-}
-
-function listenError({ id, reason, code }: { id: string; reason: string; code: string }): UserError {
-  const taken = code === "EADDRINUSE";
-  return new UserError(`Cannot listen on ${id}: ${reason}`, {
-    code: taken ? "port_taken" : "listen_failed",
-    status: 409,
-    next: taken ? "Another process took the port; stop it or choose another." : undefined,
-  });
 }

@@ -130,10 +130,11 @@ export class ProxyProgram implements WorkerProgram {
     }
   }
 
-  async unlisten(id: string): Promise<void> {
+  unlisten(id: string): Promise<void> {
     const listener = this.#listeners.get(id);
     this.#listeners.delete(id);
-    await listener?.close();
+    void listener?.close();
+    return Promise.resolve();
   }
 
   lead(): void {

@@ -25,6 +25,7 @@ export class Reporter {
   #sending: Promise<void> | undefined;
   #failing = false;
   #stopped = false;
+  #giveUp: AbortController | undefined;
 
   constructor(options: ReporterOptions) {
     this.#options = options;
@@ -41,10 +42,11 @@ export class Reporter {
     this.#sending ??= this.#sendAll();
   }
 
-  /** Nothing is sent after this resolved. */
+  /** Nothing is sent after this resolved. A report on its way has a second to arrive. */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#timer?.[Symbol.dispose]();
+    using _limit = this.#options.clock.after(1_000, () => this.#giveUp?.abort(new Error("stopping")));
     await this.#sending;
   }
 
@@ -67,6 +69,7 @@ export class Reporter {
   async #sendOne(): Promise<void> {
     const { clock, make, send, timeoutMs = 5_000 } = this.#options;
     const limit = new AbortController();
+    this.#giveUp = limit;
     using _timer = clock.after(timeoutMs, () => {
       limit.abort(new Error(`no answer within ${timeoutMs / 1000} s`));
     });

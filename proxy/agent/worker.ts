@@ -13,6 +13,7 @@ import type {
 /** What a worker does for its keeper; the edge's and the sidecar's program implement it. */
 export interface WorkerProgram {
   listen(plan: ListenerPlan, handle: unknown): Promise<SocketAddress>;
+  /** Stops accepting on it; connections already accepted go on. */
   unlisten(id: string): Promise<void>;
   /** Follow the feed and report. */
   lead(): void;
@@ -89,12 +90,13 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
   const drain = async (running: WorkerProgram, timeoutMs: number, successor: boolean) => {
     if (draining) return;
     draining = true;
+    const tell = () => channel.send({ kind: "draining", ...running.state() });
     if (successor) {
       running.handOver();
+      // In this order, so that the successor's first report already holds what is in flight here.
+      tell();
       channel.send({ kind: "handed-over" });
     }
-    const tell = () => channel.send({ kind: "draining", ...running.state() });
-    if (successor) tell();
     using _telling = clock.every(250, successor ? tell : () => undefined);
     const cut = await running.drain(timeoutMs);
     channel.send({ kind: "drained", cut });

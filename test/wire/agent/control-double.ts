@@ -10,7 +10,7 @@ export interface ControlDouble {
   readonly reports: ProxyReport[];
   /** What a proxy is told as soon as it connects with another epoch. */
   config: MeshConfig | undefined;
-  /** Sends to every proxy that follows. */
+  /** Sends to every proxy that follows; a whole configuration also to those that connect later. */
   send(message: FeedMessage): void;
   /** Ends every connection and refuses new ones, as if control was killed. */
   stop(): Promise<void>;
@@ -62,6 +62,7 @@ export async function startControlDouble(): Promise<ControlDouble> {
     reports,
     config: undefined,
     send(message) {
+      if (message.kind === "config") double.config = message.config;
       const line = `${JSON.stringify(FeedMessage.parse(message))}\n`;
       for (const stream of streams) stream.write(line);
     },

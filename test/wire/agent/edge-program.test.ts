@@ -11,11 +11,18 @@ import { type Program, endPrograms, get, longestOutage, memoryOf, startProgram }
 let folder = "";
 let control: ControlDouble;
 let upstream: http.Server;
+let slowArrived = 0;
+let finishSlow = Promise.withResolvers<void>();
 beforeEach(async () => {
+  slowArrived = 0;
+  finishSlow = Promise.withResolvers();
   folder = mkdtempSync(join(tmpdir(), "edge-"));
   control = await startControlDouble();
   upstream = http.createServer((request, response) => {
-    if (request.url === "/slow") setTimeout(() => response.end("slow answer"), 500);
+    if (request.url === "/very-slow") {
+      slowArrived += 1;
+      void finishSlow.promise.then(() => response.end("very slow answer"));
+    } else if (request.url === "/slow") setTimeout(() => response.end("slow answer"), 500);
     else response.end("from the shop");
   });
   await new Promise<void>((resolve) => upstream.listen(0, "127.0.0.1", resolve));
@@ -63,8 +70,10 @@ const reported = (epoch: number) =>
 test("follows the feed from nothing, serves, and acknowledges what is on disk", async () => {
   const edge = startEdge();
   await edge.waitForLog("the edge is ready");
-  expect(await get(edge.address("public"), "/", "shop.localhost")).not.toMatchObject({ status: 200 });
-  control.config = shop(3);
+  expect(await get(edge.address("public"), "/", "shop.localhost")).toMatchObject({
+    status: 503,
+    headers: { "x-gilliam-reason": "no_configuration" },
+  });
   control.send({ kind: "config", config: shop(3) });
   await reported(3);
   expect(await get(edge.address("public"), "/", "shop.localhost")).toMatchObject({
@@ -84,7 +93,7 @@ test("follows the feed from nothing, serves, and acknowledges what is on disk", 
   control.send({ kind: "delta", delta: { epoch: 4, base: 3, set: { ...nothing, routes }, remove } });
   await reported(4);
   expect(await get(edge.address("public"), "/", "new.localhost")).toMatchObject({ status: 200 });
-  expect(await get(edge.address("public"), "/", "shop.localhost")).not.toMatchObject({ status: 200 });
+  expect(await get(edge.address("public"), "/", "shop.localhost")).toMatchObject({ status: 404 });
 }, 20_000);
 
 test("its admin pages tell its state and no secret", async () => {
@@ -170,6 +179,31 @@ test("SIGTERM finishes what is in flight, SIGHUP replaces the worker, and exit i
   edge.child.kill("SIGTERM");
   expect(await slower).toMatchObject({ status: 200 });
   expect(await edge.exited).toBe(0);
+}, 30_000);
+
+test("while a replaced worker drains, what it has in flight is reported, and an epoch counts when both have it", async () => {
+  control.config = shop(3);
+  const edge = startEdge();
+  await edge.waitForLog("the edge is ready");
+  await reported(3);
+  let answered = false;
+  const slow = get(edge.address("public"), "/very-slow", "shop.localhost").then((answer) => {
+    answered = true;
+    return answer;
+  });
+  await vi.waitFor(() => expect(slowArrived).toBe(1), { timeout: 5_000 });
+  edge.child.kill("SIGHUP");
+  await edge.waitForLog("worker serves", 2);
+  control.send({ kind: "config", config: { ...shop(4), clusters: [], routes: [] } });
+  await reported(4);
+  expect(answered).toBe(false);
+  const { length } = control.reports;
+  expect(control.reports.at(-1)?.busy).toEqual({ "shop-web-r1-abcde": 1 });
+  finishSlow.resolve();
+  expect(await slow).toMatchObject({ status: 200, body: "very slow answer" });
+  await vi.waitFor(() => expect(control.reports.at(-1)?.busy).toEqual({}), { timeout: 5_000 });
+  expect(control.reports.slice(length - 1).every(({ epoch }) => epoch === 4)).toBe(true);
+  await edge.waitForLog("drained");
 }, 30_000);
 
 test("what keeps it from starting is said in one piece", async () => {
