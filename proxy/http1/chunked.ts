@@ -1,5 +1,10 @@
 import { CLASS, COLON, CR, LF, TOKEN, VALUE } from "./syntax.ts";
 
+const SEMICOLON = 59;
+const EQUALS = 61;
+const QUOTE = 34;
+const BACKSLASH = 92;
+
 /** Hexadecimal digits of a chunk's size: 13 say more than any body is long and are exact in a double. */
 const SIZE_DIGITS_MAX = 13;
 /** Bytes of chunk extensions in one body; they are dropped, so there is no reason to send many. */
@@ -7,10 +12,22 @@ const EXTENSION_BYTES_MAX = 4096;
 /** Bytes of all trailer lines; they are checked and dropped (RFC 9110 6.5.1 lets an intermediary). */
 const TRAILER_BYTES_MAX = 8192;
 
+/** RFC 9110 6.5.1: framing and routing are decided before; a trailer that speaks of them wants to deceive. */
+const FORBIDDEN_TRAILERS = new Set([
+  "content-length",
+  "transfer-encoding",
+  "host",
+  "connection",
+  "upgrade",
+  "trailer",
+]);
+const TRAILER_NAME_KEPT = 20;
+
 const STATE = {
   sizeFirst: 0,
   size: 1,
-  extension: 2,
+  /** `;name`, `=value` or `="value"`, without white space (RFC 9112 7.1.1; what it calls bad is refused). */
+  extensionFirst: 2,
   sizeLf: 3,
   data: 4,
   dataCr: 5,
@@ -22,6 +39,12 @@ const STATE = {
   endLf: 11,
   done: 12,
   failed: 13,
+  extensionName: 14,
+  extensionValueFirst: 15,
+  extensionValue: 16,
+  extensionQuoted: 17,
+  extensionEscaped: 18,
+  extensionEnd: 19,
 } as const;
 type State = (typeof STATE)[keyof typeof STATE];
 
@@ -44,6 +67,8 @@ export class ChunkedDecoder {
   #digits = 0;
   #extensionBytes = 0;
   #trailerBytes = 0;
+  /** In lower case, as far as it can still be one of the forbidden. */
+  #trailerName = "";
 
   get done(): boolean {
     return this.#state === STATE.done;
@@ -97,13 +122,16 @@ export class ChunkedDecoder {
       case STATE.sizeFirst:
       case STATE.size:
         return this.#sizeByte(state, byte);
-      case STATE.extension:
-        if (byte === CR) return STATE.sizeLf;
+      case STATE.extensionFirst:
+      case STATE.extensionName:
+      case STATE.extensionValueFirst:
+      case STATE.extensionValue:
+      case STATE.extensionQuoted:
+      case STATE.extensionEscaped:
+      case STATE.extensionEnd:
         this.#extensionBytes += 1;
         if (this.#extensionBytes > EXTENSION_BYTES_MAX) return this.#fail("too many chunk extensions");
-        return (CLASS[byte]! & VALUE) !== 0
-          ? STATE.extension
-          : this.#fail("a control character in a chunk extension");
+        return nextInExtension(state, byte) ?? this.#fail("a chunk extension that is not name=value");
       case STATE.sizeLf:
         if (byte !== LF) return this.#fail("a bare CR behind a chunk size");
         return this.#missing > 0 ? STATE.data : STATE.trailerFirst;
@@ -115,10 +143,13 @@ export class ChunkedDecoder {
         return STATE.sizeFirst;
       case STATE.trailerFirst:
         if (byte === CR) return STATE.endLf;
-        return this.#trailer((CLASS[byte]! & TOKEN) !== 0, STATE.trailerName);
+        this.#trailerName = "";
+        return this.#trailerNameByte(byte);
       case STATE.trailerName:
-        if (byte === COLON) return this.#trailer(true, STATE.trailerValue);
-        return this.#trailer((CLASS[byte]! & TOKEN) !== 0, STATE.trailerName);
+        if (byte !== COLON) return this.#trailerNameByte(byte);
+        return FORBIDDEN_TRAILERS.has(this.#trailerName)
+          ? this.#fail(`${this.#trailerName} as a trailer`)
+          : this.#trailer(true, STATE.trailerValue);
       case STATE.trailerValue:
         if (byte === CR) return STATE.trailerLf;
         return this.#trailer((CLASS[byte]! & VALUE) !== 0, STATE.trailerValue);
@@ -142,8 +173,14 @@ export class ChunkedDecoder {
       return STATE.size;
     }
     if (state === STATE.size && byte === CR) return STATE.sizeLf;
-    if (state === STATE.size && byte === 59) return STATE.extension;
+    if (state === STATE.size && byte === SEMICOLON) return STATE.extensionFirst;
     return this.#fail("a chunk size that is not hexadecimal");
+  }
+
+  #trailerNameByte(byte: number): State {
+    if (this.#trailerName.length <= TRAILER_NAME_KEPT)
+      this.#trailerName += String.fromCharCode(byte).toLowerCase();
+    return this.#trailer((CLASS[byte]! & TOKEN) !== 0, STATE.trailerName);
   }
 
   #trailer(valid: boolean, next: State): State {
@@ -156,4 +193,34 @@ export class ChunkedDecoder {
     this.problem = problem;
     return STATE.failed;
   }
+}
+
+/** Undefined when `byte` cannot stand there. */
+function nextInExtension(state: State, byte: number): State | undefined {
+  const isToken = (CLASS[byte]! & TOKEN) !== 0;
+  switch (state) {
+    case STATE.extensionFirst:
+      return isToken ? STATE.extensionName : undefined;
+    case STATE.extensionName:
+      if (byte === EQUALS) return STATE.extensionValueFirst;
+      return isToken ? STATE.extensionName : endOfExtension(byte);
+    case STATE.extensionValueFirst:
+      if (byte === QUOTE) return STATE.extensionQuoted;
+      return isToken ? STATE.extensionValue : undefined;
+    case STATE.extensionValue:
+      return isToken ? STATE.extensionValue : endOfExtension(byte);
+    case STATE.extensionQuoted:
+      if (byte === QUOTE) return STATE.extensionEnd;
+      if (byte === BACKSLASH) return STATE.extensionEscaped;
+      return (CLASS[byte]! & VALUE) !== 0 ? STATE.extensionQuoted : undefined;
+    case STATE.extensionEscaped:
+      return (CLASS[byte]! & VALUE) !== 0 ? STATE.extensionQuoted : undefined;
+    default:
+      return endOfExtension(byte);
+  }
+}
+
+function endOfExtension(byte: number): State | undefined {
+  if (byte === CR) return STATE.sizeLf;
+  return byte === SEMICOLON ? STATE.extensionFirst : undefined;
 }
