@@ -150,7 +150,8 @@ export class Exchange implements Timed, Waiter {
     this.#fresh = bytes;
     this.#freshFrom = from;
     this.#freshTo = to;
-    this.binding = this.origin.binding ?? this.#route();
+    this.binding = this.origin.binding;
+    this.binding ??= this.#route();
     if (this.binding !== undefined) this.#dispatch();
     if (this.#freshTo > this.#freshFrom && this.active) this.#keep(bytes, from, to);
     this.#forgetFresh();

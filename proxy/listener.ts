@@ -97,7 +97,8 @@ export class Listener implements ExchangeOrigin {
   }
 
   onConnectionClosed(connection: Connection): void {
-    this.#connections.delete(connection);
+    if (!this.#connections.delete(connection)) return;
+    this.context.stats.downstreamConnections -= 1;
     if (this.#connections.size === 0) this.#onEmpty?.();
   }
 
@@ -142,6 +143,7 @@ export class Listener implements ExchangeOrigin {
 
   #serve(handle: unknown): void {
     const spec = this.#spec;
+    this.context.stats.downstreamConnections += 1;
     const crowded = this.#connections.size >= this.context.limits.connectionsPerListenerMax;
     if (spec.kind === "local" && spec.protocol !== "http") {
       const session = new TcpSession(handle, this);

@@ -3,7 +3,10 @@ import type { EngineContext } from "./context.ts";
 import { type EdgeStats, LATENCY_BUCKETS } from "./stats.ts";
 
 /** Shows what one engine counts. Nothing is copied before somebody scrapes. */
-export function registerEngineMetrics(registry: MetricsRegistry, { stats, mesh }: EngineContext): void {
+export function registerEngineMetrics(
+  registry: MetricsRegistry,
+  { stats, mesh, wheel }: EngineContext,
+): void {
   const edges = () => [...stats.edges.values()];
   series(
     registry,
@@ -64,6 +67,15 @@ export function registerEngineMetrics(registry: MetricsRegistry, { stats, mesh }
       type: "gauge",
     },
     () => [{ labels: {}, value: mesh.waitingCount }],
+  );
+  series(registry, { name: "gilliam_connections", help: "Open connections, by side.", type: "gauge" }, () => [
+    { labels: { side: "downstream" }, value: stats.downstreamConnections },
+    { labels: { side: "upstream" }, value: stats.upstreamConnections },
+  ]);
+  series(
+    registry,
+    { name: "gilliam_deadlines", help: "Connections and requests that wait for a deadline.", type: "gauge" },
+    () => [{ labels: {}, value: wheel.count }],
   );
   series(
     registry,

@@ -56,6 +56,8 @@ export class EngineStats {
   readonly ejections = new Map<string, number>();
   /** Requests and TCP connections being served. */
   inFlight = 0;
+  downstreamConnections = 0;
+  upstreamConnections = 0;
   faults = 0;
 
   edge(from: string, to: string, release: number): EdgeStats {

@@ -113,6 +113,7 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
     this.#endpoint = endpoint;
     this.#lease.take(endpoint);
     endpoint.connections += 1;
+    context.stats.upstreamConnections += 1;
     this.#state = STATE.connecting;
     this.#dueMs = context.clock.nowMs() + cluster.policy.connectTimeoutMs;
     context.wheel.watch(this, this.#dueMs);
@@ -170,6 +171,7 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
 
   #releaseConnection(): void {
     this.#endpoint!.connections -= 1;
+    this.#listener.context.stats.upstreamConnections -= 1;
     this.#listener.context.mesh.wake(this.#clusterName);
   }
 

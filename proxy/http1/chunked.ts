@@ -47,6 +47,7 @@ const STATE = {
   extensionEnd: 19,
 } as const;
 type State = (typeof STATE)[keyof typeof STATE];
+type ExtensionState = (typeof STATE)[Extract<keyof typeof STATE, `extension${string}`>];
 
 const HEX = new Int8Array(256).fill(-1);
 for (let digit = 0; digit < 10; digit += 1) HEX[48 + digit] = digit;
@@ -196,7 +197,7 @@ export class ChunkedDecoder {
 }
 
 /** Undefined when `byte` cannot stand there. */
-function nextInExtension(state: State, byte: number): State | undefined {
+function nextInExtension(state: ExtensionState, byte: number): State | undefined {
   const isToken = (CLASS[byte]! & TOKEN) !== 0;
   switch (state) {
     case STATE.extensionFirst:
@@ -215,7 +216,7 @@ function nextInExtension(state: State, byte: number): State | undefined {
       return (CLASS[byte]! & VALUE) !== 0 ? STATE.extensionQuoted : undefined;
     case STATE.extensionEscaped:
       return (CLASS[byte]! & VALUE) !== 0 ? STATE.extensionQuoted : undefined;
-    default:
+    case STATE.extensionEnd:
       return endOfExtension(byte);
   }
 }

@@ -177,7 +177,9 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
 
   refuse(code: FailureCode, text: string): void {
     const { request, requestComplete } = this.#exchange;
-    if (!request.keepAlive || !requestComplete || this.#listener.retiring) this.#closeAfter = true;
+    const distrusted = STATUS_BY_CODE[code] === 400;
+    if (distrusted || !request.keepAlive || !requestComplete || this.#listener.retiring)
+      this.#closeAfter = true;
     this.#writeRefusal(code, text, request.method === "HEAD");
   }
 

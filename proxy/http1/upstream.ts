@@ -59,6 +59,7 @@ export class Http1Upstream implements WireUser, Timed {
     const connection = new Http1Upstream(endpoint, context);
     connection.#exchange = exchange;
     endpoint.connections += 1;
+    context.stats.upstreamConnections += 1;
     connection.#dueMs = context.clock.nowMs() + endpoint.cluster.policy.connectTimeoutMs;
     context.wheel.watch(connection, connection.#dueMs);
     connection.#wire = Wire.dial(endpoint.host, endpoint.port, connection, context.onFault);
@@ -344,6 +345,7 @@ export class Http1Upstream implements WireUser, Timed {
   #left(): void {
     this.#context.wheel.forget(this);
     this.#endpoint.connections -= 1;
+    this.#context.stats.upstreamConnections -= 1;
     this.#context.mesh.wake(this.#endpoint.cluster.name);
   }
 }
