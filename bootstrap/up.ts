@@ -8,6 +8,7 @@ import { UserError } from "../base/errors.ts";
 import { FormationView } from "../model/api.ts";
 import { BootManifest } from "../model/boot.ts";
 import { InstanceStatus } from "../model/instance.ts";
+import { hostIdFrom } from "../model/names.ts";
 import { bootManifest } from "./boot-manifest.ts";
 import { executorRuns, lockState } from "./lock.ts";
 import { PORTS, type PortName, type UpOptions } from "./options.ts";
@@ -130,7 +131,7 @@ async function start(
   say(`Copying the platform to ${join(state, "platform", image.hash)} …`);
   const folder = copyPlatform(root, state, image);
   if (!orphaned) removeOtherPlatforms(state, image.hash);
-  const platform = describe(options, ports, isPublic, image, known?.hostId ?? hostname());
+  const platform = describe(options, ports, isPublic, image, known?.hostId ?? hostIdFrom(hostname()));
   const boot = bootManifest({ state, hostId: platform.hostId, ports, isPublic, platform: image.hash });
   writeWhole(join(state, "boot.json"), `${JSON.stringify(BootManifest.parse(boot), null, 2)}\n`, 0o644);
   writePlatformFile(state, platform);

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { ControlEvent, FormationView, InstanceView, PlatformView, Problem } from "../model/api.ts";
+import { UserError } from "../base/errors.ts";
 import { FakeHost, SHOP, TestBed, statusOf } from "./doubles.ts";
 
 let bed: TestBed;
@@ -96,6 +97,43 @@ test("down stops everything and keeps it; up brings it back; delete forgets it",
   expect((await bed.ask("GET", "/v1/formations/shop")).status).toBe(404);
   expect((await bed.control.parts.store.registry.list("secrets/")).entries).toEqual([]);
   expect((await bed.control.parts.store.registry.list("releases/")).entries).toEqual([]);
+});
+
+test("a full disk refuses changes and says so; what runs goes on, and with space everything does", async () => {
+  await bed.deploy();
+  await host.settle();
+  const { registry } = bed.control.parts.store;
+  const write = registry.write.bind(registry);
+  registry.write = async () => {
+    throw new UserError("The disk is full", { code: "registry_full", status: 507, next: "Free some space." });
+  };
+  expect(await bed.deploy(SHOP, { version: "2" })).toMatchObject({
+    status: 507,
+    body: { code: "registry_full" },
+  });
+  host.executor.statuses.set("gilliam-control-1", {
+    ...statusOf("gilliam-control-1", "ready"),
+    boot: bootSpec("control"),
+  });
+  await host.settle(3);
+  expect((await formation()).settled).toBe(true);
+  expect((await bed.read(PlatformView, "/v1/status")).alarms[0]).toContain("The disk is full");
+  registry.write = write;
+  expect((await bed.deploy(SHOP, { version: "2" })).status).toBe(200);
+  await host.settle(20);
+  expect(await formation()).toMatchObject({ settled: true, current: 2 });
+  expect((await bed.read(PlatformView, "/v1/status")).alarms).toEqual([]);
+});
+
+test("a host that is drained has nothing left, and gets no more until it is in use again", async () => {
+  await bed.deploy(SHOP.replace(/auxiliary:\n.*\n/, "").replace(", db: 5432", ""));
+  await host.settle();
+  expect((await bed.ask("POST", "/v1/hosts/h1/drain", {})).body).toMatchObject({ state: "draining" });
+  await host.settle();
+  expect((await formation()).services.map(({ state }) => state)).not.toContain("failing");
+  expect((await bed.ask("POST", "/v1/hosts/h1/drain", { undo: true })).body).toMatchObject({ state: "up" });
+  await host.settle();
+  expect(await formation()).toMatchObject({ settled: true });
 });
 
 describe("adoption", () => {

@@ -50,6 +50,7 @@ export class TestBed {
       GILLIAM_LOG_LEVEL: "silent",
       GILLIAM_CONTROL_BODY_MAX: "64KiB",
       GILLIAM_CONTROL_BLOB_MAX: "64KiB",
+      GILLIAM_CONTROL_STREAMS_MAX: "6",
     });
     const registry = new EmbeddedRegistry({ path: join(this.state, "registry.db"), clock: this.clock });
     this.control = await createControl({
@@ -148,6 +149,7 @@ export class FakeExecutor {
   #ports = 20_000;
   /** Instances that never become ready. */
   broken = (_assignment: Assignment) => false;
+  url = "http://127.0.0.1:1";
   connection: Disposable | undefined;
 
   constructor(bed: TestBed, hostId = "h1") {
@@ -195,7 +197,7 @@ export class FakeExecutor {
   async report(): Promise<void> {
     const report: HostReport = {
       hostId: this.hostId,
-      executorUrl: "http://127.0.0.1:1",
+      executorUrl: this.url,
       metricsUrl: "http://127.0.0.1:1/metrics",
       driver: "process",
       network: "namespace",

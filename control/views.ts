@@ -43,7 +43,7 @@ export function releaseViews(record: FormationRecord, releases: readonly Release
 }
 
 function summaryOf(before: Release | undefined, release: Release): string {
-  if (before === undefined) return "the first that is kept";
+  if (before === undefined) return release.number === 1 ? "the first" : "the oldest that is kept";
   const changes = planRelease(before, release).changes.filter(({ action }) => action !== "keep");
   if (changes.length === 0) return `as release ${before.number}`;
   return changes

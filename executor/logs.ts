@@ -124,15 +124,14 @@ export class Logs {
     this.#open.clear();
   }
 
-  /** The last `count` lines over every log that matches, oldest first. */
+  /** The last `count` lines of every log that matches, oldest first. */
   tail(filter: LogFilter, count: number): LogLine[] {
     this.#pollAll();
     return this.#matching(filter)
       .flatMap(({ instanceId, names }) =>
         readTail(this.#folder(instanceId), count).map((line) => toLogLine(instanceId, names, line)),
       )
-      .sort((a, b) => a.atMs - b.atMs)
-      .slice(-count);
+      .sort((a, b) => a.atMs - b.atMs);
   }
 
   /** Calls `follower` with every line from now on. */

@@ -9,6 +9,7 @@ import { createLog, type Log } from "../base/log.ts";
 import { createMetrics } from "../base/metrics.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Settings } from "../base/settings.ts";
+import { hostIdFrom } from "../model/names.ts";
 import { Agent } from "./agent.ts";
 import { createApi } from "./api.ts";
 import { givePlatformItsFolders, readBootManifest } from "./boot.ts";
@@ -47,7 +48,7 @@ async function main(): Promise<void> {
   }
   const token = readToken(settings.hostTokenFile || join(state, "host-token"));
   const platformFolder = resolve(settings.platform || join(import.meta.dirname, ".."));
-  const hostId = settings.hostId || os.hostname();
+  const hostId = settings.hostId || hostIdFrom(os.hostname());
   const root = process.getuid?.() === 0;
   const boot = readBootManifest(settings.bootFile || join(state, "boot.json"));
   mkdirSync(join(state, "run"), { recursive: true, mode: 0o700 });

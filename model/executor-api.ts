@@ -16,7 +16,7 @@ export const LogsQuery = z.object({
   formation: z.string().optional(),
   service: z.string().optional(),
   instance: z.string().optional(),
-  /** Only the last N lines of what was written until now. Absent: all that is kept. */
+  /** Only the last N lines of each instance until now. Absent: all that is kept. */
   tail: z.coerce.number().int().min(0).max(100_000).optional(),
   /** Only lines at or after this wall time, milliseconds since 1970. */
   sinceMs: z.coerce.number().optional(),

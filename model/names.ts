@@ -24,6 +24,15 @@ export function environmentStem(dependency: string): string {
   return dependency.toUpperCase().replaceAll(/[^A-Z0-9]/g, "_");
 }
 
+/** A host's id from the machine's own name: registry keys and metrics labels allow no more than this. */
+export function hostIdFrom(machineName: string): string {
+  const id = machineName
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9._-]/g, "-")
+    .replace(/^[^a-z0-9]+/, "");
+  return id.slice(0, 100) || "host";
+}
+
 /** A TCP port a process may use; 0 is never valid in a manifest. */
 export const Port = z.int().min(1).max(65_535);
 /** `sha256:` and 64 hexadecimal digits. */
