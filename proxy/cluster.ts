@@ -19,6 +19,14 @@ export interface IdleConnection {
   destroy(): void;
 }
 
+/** An upstream connection that carries many requests at once: HTTP/2. */
+export interface SharedConnection {
+  /** Takes one more request now. */
+  readonly hasRoom: boolean;
+  /** Takes no more requests; closes when the last is done. */
+  retire(): void;
+}
+
 /** One instance as this engine sees it. Lives from the configuration that brings it to its last request. */
 export class EndpointState {
   readonly id: string;
@@ -34,6 +42,10 @@ export class EndpointState {
   connections = 0;
   /** The last one given back is taken first, so that spare ones grow old and are closed. */
   readonly idle: IdleConnection[] = [];
+  /** Those that carry requests, or may. */
+  readonly shared: SharedConnection[] = [];
+  /** Requests that one of them may carry at once; learned from the last one opened. */
+  streamsPerConnection = 100;
   /** No longer in the configuration: gets nothing new. */
   removed = false;
   readonly outlier: OutlierState = freshOutlierState();
@@ -52,10 +64,12 @@ export class EndpointState {
     for (let connection = this.idle.pop(); connection !== undefined; connection = this.idle.pop()) {
       connection.destroy();
     }
+    for (const connection of this.shared.slice()) connection.retire(); // Each leaves the list.
   }
 
   get hasRoom(): boolean {
-    return this.idle.length > 0 || this.connections < this.cluster.policy.connectionsPerEndpointMax;
+    if (this.idle.length > 0 || this.connections < this.cluster.policy.connectionsPerEndpointMax) return true;
+    return this.shared.some((connection) => connection.hasRoom);
   }
 }
 
@@ -80,6 +94,8 @@ export interface ClusterEvents {
 /** One service's endpoints, which of them may be used, and the budget for retries. Kept across configurations. */
 export class ClusterState implements Timed {
   readonly name: string;
+  /** Its instances speak HTTP/2 with prior knowledge. */
+  speaksHttp2 = false;
   policy: ClusterPolicy;
   sticky: Cluster["sticky"];
   endpoints = new Map<string, EndpointState>();
@@ -105,6 +121,7 @@ export class ClusterState implements Timed {
   /** Takes over what the configuration says now. Returns the endpoints that are no longer in it. */
   change(cluster: Cluster): EndpointState[] {
     this.policy = cluster.policy;
+    this.speaksHttp2 = cluster.protocol === "http2" || cluster.protocol === "grpc";
     this.sticky = cluster.sticky;
     this.budget.change(cluster.policy.retry);
     const before = this.endpoints;

@@ -5,10 +5,11 @@ import type { EngineContext } from "./context.ts";
 import type { Timed } from "./deadlines.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "./failure.ts";
 import { recordExchange } from "./finish.ts";
-import { cookieValue, fieldValue, upstreamHeadText } from "./headers.ts";
+import { cookieValue, fieldValue } from "./headers.ts";
 import { RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
 import { Http1Upstream } from "./http1/upstream.ts";
+import { Http2Upstream } from "./http2/upstream.ts";
 import type { Waiter } from "./mesh.ts";
 import { judgeRetry } from "./retry.ts";
 import { isAmbiguousPath, matchRoute } from "./routing.ts";
@@ -36,6 +37,8 @@ export interface Downstream {
     last: boolean,
   ): boolean;
   sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean;
+  /** Sends what follows the body, names and values in turn, which ends the response; dropped where it has no place. */
+  sendTrailers(fields: readonly string[]): void;
   /** Sends an answer of our own: `code` and its text. */
   refuse(code: FailureCode, text: string): void;
   /** The response cannot be completed: make sure that nobody takes it for the whole. */
@@ -53,6 +56,29 @@ export interface Downstream {
   ): Tunnel;
   /** The exchange is over and may be used for the next request. */
   onExchangeOver(): void;
+}
+
+/** Where a request goes: a connection of HTTP/1.1 for itself, or a stream of HTTP/2. */
+export interface Upstream {
+  /**
+   * Sends the exchange's request for `host` with the lines of this hop, and what there is of its body. False: the
+   * body has to wait for `exchange.onUpstreamDrained`.
+   */
+  send(
+    host: string,
+    hopFields: string,
+    requestId: string,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    last: boolean,
+  ): boolean;
+  sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean;
+  /** Do not read more of the response; and do again. */
+  pause(): void;
+  resume(): void;
+  /** The exchange wants nothing more of it. */
+  abandon(): void;
 }
 
 /** What an exchange must know of the listener it came through. */
@@ -99,7 +125,7 @@ export class Exchange implements Timed, Waiter {
   readonly #downstream: Downstream;
   #phase: Phase = PHASE.idle;
   #cluster: ClusterState | undefined;
-  #upstream: Http1Upstream | undefined;
+  #upstream: Upstream | undefined;
   #tunnel: Tunnel | undefined;
   #waitCode: FailureCode = "no_cluster";
   #responseStarted = false;
@@ -240,6 +266,13 @@ export class Exchange implements Timed, Waiter {
     if (last) return this.#finish();
     if (!flowing) upstream?.pause();
     this.#expectProgress();
+  }
+
+  /** What follows the body, names and values in turn: the response is over. */
+  onResponseTrailers(fields: readonly string[]): void {
+    this.#upstream = undefined;
+    this.#downstream.sendTrailers(fields);
+    this.#finish();
   }
 
   /** The upstream changed the protocol as asked; `early` is what it already sent in the new one. */
@@ -399,6 +432,7 @@ export class Exchange implements Timed, Waiter {
     const { context } = this;
     this.endpoint = endpoint;
     this.lease.take(endpoint);
+    if (endpoint.cluster.speaksHttp2) return this.#attemptHttp2(endpoint);
     const idle = freshOnly ? undefined : Http1Upstream.takeIdle(endpoint, context);
     if (idle === undefined) {
       this.#phase = PHASE.connecting;
@@ -412,6 +446,16 @@ export class Exchange implements Timed, Waiter {
     this.#send();
   }
 
+  /** As `#attempt`, on a connection that others use at the same time. */
+  #attemptHttp2(endpoint: EndpointState): void {
+    const upstream = Http2Upstream.open(endpoint, this.context, this);
+    this.#upstream = upstream;
+    if (upstream.ready) return this.#send();
+    this.#phase = PHASE.connecting;
+    this.#phaseDueMs = Infinity;
+    this.context.wheel.watch(this, this.#requestDueMs);
+  }
+
   #send(): void {
     const { limits, clock, wheel } = this.context;
     const upstream = this.#upstream!;
@@ -419,21 +463,19 @@ export class Exchange implements Timed, Waiter {
     const host = endpoint.hostField === "" ? this.request.host : endpoint.hostField;
     let hopFields = this.#downstream.hopFields;
     if (this.origin.kind === "edge") hopFields += `x-forwarded-host: ${this.request.host}\r\n`;
-    const head = upstreamHeadText(
-      this.request,
-      host === "" ? endpoint.cluster.name : host,
-      hopFields,
-      this.requestId,
-    );
+    const authority = host === "" ? endpoint.cluster.name : host;
+    const { requestId, requestComplete } = this;
     this.#phase = PHASE.sending;
     const kept = this.#kept;
     let flowing: boolean;
     if (kept.length > 0) {
-      flowing = upstream.send(head, kept, 0, kept.length, this.requestComplete);
+      flowing = upstream.send(authority, hopFields, requestId, kept, 0, kept.length, requestComplete);
       this.#keepForReplay(NO_BYTES, 0, 0);
     } else {
-      flowing = upstream.send(head, this.#fresh, this.#freshFrom, this.#freshTo, this.requestComplete);
-      this.#keepForReplay(this.#fresh, this.#freshFrom, this.#freshTo);
+      const fresh = this.#fresh;
+      const [from, to] = [this.#freshFrom, this.#freshTo];
+      flowing = upstream.send(authority, hopFields, requestId, fresh, from, to, requestComplete);
+      this.#keepForReplay(fresh, from, to);
       this.#forgetFresh();
     }
     const nowMs = this.retries === 0 && !this.#staleRetried ? this.startedMs : clock.nowMs();
@@ -482,7 +524,9 @@ export class Exchange implements Timed, Waiter {
   /** Bytes were sent: keeps them if they may be sent again, or gives up sending this request twice. */
   #keepForReplay(bytes: Buffer, from: number, to: number): void {
     if (this.bytesIn === 0) return;
-    const resendable = this.request.idempotent || this.#cluster!.policy.retry.nonIdempotent;
+    const { policy, speaksHttp2 } = this.#cluster!;
+    // HTTP/2 can say that a request was not looked at, body or not (RFC 9113 8.7).
+    const resendable = this.request.idempotent || policy.retry.nonIdempotent || speaksHttp2;
     if (!resendable || this.#kept.length + to - from > this.context.limits.replayBytesMax) {
       this.#replayable = false;
       this.#kept = NO_BYTES;

@@ -145,7 +145,7 @@ export class Listener implements ExchangeOrigin {
     const spec = this.#spec;
     this.context.stats.downstreamConnections += 1;
     const crowded = this.#connections.size >= this.context.limits.connectionsPerListenerMax;
-    if (spec.kind === "local" && spec.protocol !== "http") {
+    if (spec.kind === "local" && spec.protocol === "tcp") {
       const session = new TcpSession(handle, this);
       this.#connections.add(session);
       if (crowded) session.destroy();

@@ -58,7 +58,8 @@ export type RetryVerdict =
  * policy says so (RFC 9110 9.2.2).
  */
 export function judgeRetry(attempt: FailedAttempt, policy: RetryPolicy): RetryVerdict {
-  if (attempt.sent && !(attempt.replayable && (attempt.idempotent || policy.nonIdempotent))) return "no";
+  if (!attempt.replayable) return "no";
+  if (attempt.sent && !attempt.idempotent && !policy.nonIdempotent) return "no";
   if (attempt.staleConnection) return "reconnect";
   return attempt.retries < policy.retriesMax ? "retry" : "no";
 }

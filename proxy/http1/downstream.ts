@@ -20,6 +20,8 @@ import { CR, LF } from "./syntax.ts";
 const STATE = { head: 0, body: 1, busy: 2, linger: 3, tunnel: 4, closed: 5 } as const;
 type State = (typeof STATE)[keyof typeof STATE];
 
+const NO_BYTES = Buffer.alloc(0);
+
 /** One HTTP/1.1 client: requests in, one after the other, answers out in the same order. */
 export class Http1Downstream implements WireUser, Downstream, Timed {
   wheelNext: Timed | undefined;
@@ -173,6 +175,11 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean {
     if (this.#chunkedResponse) return this.#wire.writeWithText("", bytes, from, to, true, last);
     return to === from || this.#wire.writeBytes(bytes, from, to);
+  }
+
+  /** Trailers are dropped, which RFC 9110 6.5.1 lets an intermediary do. */
+  sendTrailers(): void {
+    this.sendData(NO_BYTES, 0, 0, true);
   }
 
   refuse(code: FailureCode, text: string): void {

@@ -1,7 +1,8 @@
 import type { EndpointState } from "../cluster.ts";
 import type { EngineContext } from "../context.ts";
 import type { Timed } from "../deadlines.ts";
-import type { Exchange } from "../exchange.ts";
+import type { Exchange, Upstream } from "../exchange.ts";
+import { upstreamHeadText } from "../headers.ts";
 import { Wire, type WireUser } from "../wire.ts";
 import { ChunkedDecoder } from "./chunked.ts";
 import { FAILED, HeadPieces, NEED_MORE, hasLineFeed } from "./fields.ts";
@@ -19,7 +20,7 @@ const response = new ResponseHead();
  * One HTTP/1.1 connection to an endpoint, used for one request at a time and kept for the next. Bytes that nobody
  * asked for, before a request or behind a response, mean that the other side is broken: it is never used again.
  */
-export class Http1Upstream implements WireUser, Timed {
+export class Http1Upstream implements Upstream, WireUser, Timed {
   wheelNext: Timed | undefined;
   wheelPrevious: Timed | undefined;
   wheelTick = -1;
@@ -76,13 +77,22 @@ export class Http1Upstream implements WireUser, Timed {
     this.#exchange = exchange;
   }
 
-  /** Sends a request's head and what there is of its body. False: the body has to wait for `onUpstreamDrained`. */
-  send(head: string, bytes: Buffer, from: number, to: number, last: boolean): boolean {
+  send(
+    host: string,
+    hopFields: string,
+    requestId: string,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    last: boolean,
+  ): boolean {
+    const { request } = this.#exchange!;
+    const head = upstreamHeadText(request, host, hopFields, requestId);
     this.#state = STATE.head;
     this.#dueMs = Infinity;
     this.#gotBytes = false;
     this.#interims = 0;
-    this.#chunkedRequest = this.#exchange!.request.body === BODY.chunked;
+    this.#chunkedRequest = request.body === BODY.chunked;
     if (to === from && !(last && this.#chunkedRequest)) return this.#wire.writeText(head);
     return this.#wire.writeWithText(head, bytes, from, to, this.#chunkedRequest, last);
   }

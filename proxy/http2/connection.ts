@@ -68,6 +68,11 @@ export class Connection<C = unknown> {
     return this.#core.streams.size;
   }
 
+  /** The peer has said what it allows. A client does well to wait: before that it can only guess. */
+  get greeted(): boolean {
+    return this.#core.settingsReceived;
+  }
+
   get closed(): boolean {
     return this.#core.dead;
   }
@@ -109,13 +114,15 @@ export class Connection<C = unknown> {
 
   /**
    * Client: sends a request's head. `fields` are names, in any case, and values in turn; they must not change
-   * afterwards, as their encoding is cached by identity. Undefined when `capacity` is 0.
+   * afterwards, as their encoding is cached by identity; what differs each time belongs into `extra`. Undefined when
+   * `capacity` is 0.
    */
   request(
     target: RequestTarget,
     fields: readonly string[],
     endStream: boolean,
     context?: C,
+    extra?: readonly string[],
   ): Stream<C> | undefined {
     const core = this.#core;
     if (core.isServer || this.capacity === 0) return undefined;
@@ -133,7 +140,7 @@ export class Connection<C = unknown> {
     const pseudo = [":method", method, ":authority", authority];
     if (scheme !== "") pseudo.push(":scheme", scheme, ":path", path);
     if (protocol !== undefined) pseudo.push(":protocol", protocol);
-    core.sender.head(stream.id, pseudo, fields, endStream);
+    core.sender.head(stream.id, pseudo, fields, endStream, extra);
     stream.localEnded = stream.localSent = endStream;
     return stream;
   }

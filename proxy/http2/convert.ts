@@ -1,6 +1,8 @@
+import { STATUS_CODES } from "node:http";
 import { FAILED } from "../http1/fields.ts";
-import { RequestHead, parseRequestHead } from "../http1/request-head.ts";
+import { BODY, RequestHead, parseRequestHead } from "../http1/request-head.ts";
 import type { EngineLimits } from "../limits.ts";
+import { ResponseHead } from "../http1/response-head.ts";
 import type { Head } from "./head.ts";
 
 /** Heads between HTTP/2 and the lines the engine works with. */
@@ -46,6 +48,39 @@ function requestText(head: Head, endStream: boolean): string {
   for (let at = 0; at < fields.length; at += 2) text += `${fields[at]}: ${fields[at + 1]}\r\n`;
   if (!endStream && head.contentLength < 0) text += "transfer-encoding: chunked\r\n";
   return `${text}\r\n`;
+}
+
+/** What was made of a response's head, for HEAD and for everything else. */
+interface ResponseMemo {
+  toHead: ResponseHead | undefined;
+  toOther: ResponseHead | undefined;
+}
+
+/** A response's head as the engine takes it. Cached by the head. */
+export function readHttp2Response(head: Head, headRequest: boolean): ResponseHead {
+  const memo = ((head.memo as ResponseMemo | undefined) ??= { toHead: undefined, toOther: undefined });
+  head.memo = memo;
+  if (headRequest) return (memo.toHead ??= newResponse(head, true));
+  return (memo.toOther ??= newResponse(
+    head,
+    head.status < 200 || head.status === 204 || head.status === 304,
+  ));
+}
+
+function newResponse({ status, fields, contentLength }: Head, contentless: boolean): ResponseHead {
+  const response = new ResponseHead();
+  response.status = status;
+  response.reason = STATUS_CODES[status] ?? "";
+  response.contentLength = Math.max(0, contentLength);
+  // HTTP/2 need not say a length: to an HTTP/1.1 client such content is chunked, even when there is none.
+  response.body = contentless ? BODY.none : contentLength >= 0 ? BODY.length : BODY.chunked;
+  for (let at = 0; at < fields.length; at += 2) {
+    const name = fields[at]!;
+    if (name === "date") response.hasDate = true;
+    // `trailer` announces what HTTP/1.1 clients do not get.
+    if (name !== "trailer") response.fields += `${name}: ${fields[at + 1]}\r\n`;
+  }
+  return response;
 }
 
 /** Recent texts and their fields, by length: answers repeat, and the same array is encoded once. */

@@ -221,6 +221,10 @@ class Http2Exchange implements Downstream {
     return this.#parent.codec.sendData(this.#stream!, bytes, from, to, last);
   }
 
+  sendTrailers(fields: readonly string[]): void {
+    this.#parent.codec.sendTrailers(this.#stream!, fields);
+  }
+
   refuse(code: FailureCode, text: string): void {
     const { codec, listener } = this.#parent;
     const body = Buffer.from(text);

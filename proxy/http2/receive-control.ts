@@ -133,6 +133,7 @@ export function receiveGoaway(core: Core, streamId: number, bytes: Buffer, start
   if (!core.isServer) {
     for (const stream of core.streams.values()) {
       if (stream.id <= lastId) continue;
+      stream.resetByPeer = true;
       core.drop(stream);
       core.events.onReset(stream, REFUSED_STREAM, "the peer went away before it saw the request");
     }

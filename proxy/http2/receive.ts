@@ -143,6 +143,7 @@ function receiveReset(core: Core, streamId: number, bytes: Buffer, start: number
   const code = bytes.readUInt32BE(start);
   const stream = core.streams.get(streamId);
   if (stream !== undefined) {
+    stream.resetByPeer = true;
     core.drop(stream);
     core.events.onReset(stream, code, core.describeReset(streamId, code));
   }

@@ -17,6 +17,8 @@ import type { Stream } from "./stream.ts";
 /** Below this much room a data frame starts a new slab rather than being cut small. */
 const DATA_ROOM_MIN = 1_024;
 
+const NO_FIELDS: readonly string[] = [];
+
 export interface SenderEvents {
   /** END_STREAM has left on `stream`. */
   sent(stream: Stream): void;
@@ -47,11 +49,18 @@ export class Sender {
 
   /**
    * Sends a field block as HEADERS and as many CONTINUATION frames as it needs. `pseudo` and `fields` are names and
-   * values in turn.
+   * values in turn; those in `fields` are cached, so what differs each time belongs into `extra`, which stands last.
    */
-  head(streamId: number, pseudo: readonly string[], fields: readonly string[], endStream: boolean): void {
+  head(
+    streamId: number,
+    pseudo: readonly string[],
+    fields: readonly string[],
+    endStream: boolean,
+    extra: readonly string[] = NO_FIELDS,
+  ): void {
     const output = this.#output;
-    const bound = HpackEncoder.bound(pseudo) + HpackEncoder.bound(fields) + FRAME_HEADER_BYTES;
+    const listsBound = HpackEncoder.bound(pseudo) + HpackEncoder.bound(fields) + HpackEncoder.bound(extra);
+    const bound = listsBound + FRAME_HEADER_BYTES;
     const bytes = output.reserve(bound);
     const begin = output.offset;
     const from = begin + FRAME_HEADER_BYTES;
@@ -60,6 +69,9 @@ export class Sender {
       at = this.encoder.field(pseudo[index]!, pseudo[index + 1]!, bytes, at);
     }
     at = this.encoder.fields(fields, bytes, at);
+    for (let index = 0; index < extra.length; index += 2) {
+      at = this.encoder.field(extra[index]!, extra[index + 1]!, bytes, at);
+    }
     const flags = endStream ? FLAG_END_STREAM : 0;
     if (at - from <= FRAME_BYTES_DEFAULT) {
       writeFrameHeader(bytes, begin, at - from, HEADERS, flags | FLAG_END_HEADERS, streamId);

@@ -18,6 +18,8 @@ export class Stream<C = unknown> {
   localSent = false;
   /** Server: once our message has left, the peer is told to stop sending its own. */
   unwanted = false;
+  /** The peer ended it with RST_STREAM or GOAWAY; otherwise we did, for a fault of the peer's. */
+  resetByPeer = false;
   /** A response to HEAD has no content, whatever its content-length. */
   headRequest = false;
   /** Interim responses received. */
