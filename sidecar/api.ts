@@ -1,9 +1,10 @@
-import http from "node:http";
+import type Http from "node:http";
 import net from "node:net";
 import { z } from "zod";
 import type { Clock } from "../base/clock.ts";
 import { UserError, messageOf } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
+import { http } from "../base/node-http.ts";
 import { LocalPortsRequest } from "../model/local-ports.ts";
 import { closeServer } from "../proxy/agent/admin.ts";
 
@@ -25,7 +26,7 @@ const BODY_BYTES_MAX = 256 * 1024;
 /** model/local-ports.ts over HTTP on the Unix socket. */
 export class LocalPortsApi {
   readonly #options: LocalPortsApiOptions;
-  readonly #server: http.Server;
+  readonly #server: Http.Server;
   #handle: PipeHandle | undefined;
 
   constructor(options: LocalPortsApiOptions) {
@@ -56,7 +57,7 @@ export class LocalPortsApi {
     await closeServer(this.#server, this.#options.clock, 5_000);
   }
 
-  async #answer(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+  async #answer(request: Http.IncomingMessage, response: Http.ServerResponse): Promise<void> {
     try {
       const { status, body } = await this.#route(request);
       send(response, status, "application/json", body);
@@ -68,7 +69,7 @@ export class LocalPortsApi {
     }
   }
 
-  async #route(request: http.IncomingMessage): Promise<{ status: number; body: unknown }> {
+  async #route(request: Http.IncomingMessage): Promise<{ status: number; body: unknown }> {
     const { method = "GET", url = "/" } = request;
     if (url === "/v1/instances" && method === "GET") {
       return { status: 200, body: await this.#options.ask({ verb: "list" }) };
@@ -105,7 +106,7 @@ function instanceIdOf(url: string): string | undefined {
   }
 }
 
-async function readBody(request: http.IncomingMessage): Promise<string> {
+async function readBody(request: Http.IncomingMessage): Promise<string> {
   const chunks: Buffer[] = [];
   let length = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -158,6 +159,6 @@ function problemOf(error: unknown) {
   };
 }
 
-function send(response: http.ServerResponse, status: number, type: string, body: unknown): void {
+function send(response: Http.ServerResponse, status: number, type: string, body: unknown): void {
   response.writeHead(status, { "content-type": type }).end(JSON.stringify(body));
 }

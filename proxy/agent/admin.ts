@@ -1,6 +1,7 @@
-import http from "node:http";
+import type Http from "node:http";
 import type { Clock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
+import { http } from "../../base/node-http.ts";
 import type { Log } from "../../base/log.ts";
 import type { MetricsRegistry } from "../../base/metrics.ts";
 import type { SocketAddress } from "./messages.ts";
@@ -22,7 +23,7 @@ export interface AdminOptions {
 
 /** `/metrics` for Prometheus and JSON pages for people. Reads only; meant for the loopback address. */
 export class AdminServer {
-  readonly #server: http.Server;
+  readonly #server: Http.Server;
   readonly #clock: Clock;
 
   constructor({ metrics, pages, clock, log }: AdminOptions) {
@@ -55,7 +56,7 @@ export class AdminServer {
   }
 }
 
-async function answer(request: http.IncomingMessage, metrics: MetricsRegistry, pages: AdminPages) {
+async function answer(request: Http.IncomingMessage, metrics: MetricsRegistry, pages: AdminPages) {
   const path = (request.url ?? "/").split("?", 1)[0] ?? "/";
   if (request.method !== "GET" && request.method !== "HEAD") {
     return { status: 405, type: "text/plain", body: "Only GET is served here.\n" };
@@ -71,7 +72,7 @@ async function answer(request: http.IncomingMessage, metrics: MetricsRegistry, p
 }
 
 /** Serves on a raw handle that came over IPC. */
-export function listenOnHandle(server: http.Server, handle: unknown): Promise<SocketAddress> {
+export function listenOnHandle(server: Http.Server, handle: unknown): Promise<SocketAddress> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.listen(handle, () => {
@@ -87,7 +88,7 @@ export function listenOnHandle(server: http.Server, handle: unknown): Promise<So
 }
 
 /** Stops accepting at once; requests in progress may finish within `graceMs`, idle connections are closed. */
-export async function closeServer(server: http.Server, clock: Clock, graceMs: number): Promise<void> {
+export async function closeServer(server: Http.Server, clock: Clock, graceMs: number): Promise<void> {
   if (!server.listening) return;
   const closed = new Promise<void>((resolve) => {
     server.close(() => resolve());

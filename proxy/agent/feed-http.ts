@@ -1,7 +1,5 @@
-import http from "node:http";
-import https from "node:https";
-import type { Readable } from "node:stream";
-import { text } from "node:stream/consumers";
+import type Http from "node:http";
+import { http, loadHttps } from "../../base/node-http.ts";
 import type { ProxyReport } from "../../model/mesh.ts";
 import type { FeedTransport } from "./feed-client.ts";
 import { readLines } from "./ndjson.ts";
@@ -27,8 +25,12 @@ export function createControlClient(control: ControlAddress): ControlClient {
   const base = `${control.url.replace(/\/+$/, "")}/v1/feed/${encodeURIComponent(control.proxyId)}`;
   const headers = { authorization: `Bearer ${control.token}` };
   // One connection for all reports; the feed has its own, so that neither waits for the other.
-  const secure = base.startsWith("https:");
-  const agent = new (secure ? https : http).Agent({ keepAlive: true, maxSockets: 1 });
+  const { Agent, request } = base.startsWith("https:") ? loadHttps() : http;
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const send = (url: string, options: Http.RequestOptions, body: string) =>
+    new Promise<Http.IncomingMessage>((resolve, reject) => {
+      request(url, options, resolve).on("error", reject).end(body);
+    });
   return {
     async *open(epoch, signal) {
       const query = new URLSearchParams({ epoch: String(epoch), kind: control.kind, host: control.hostId });
@@ -55,16 +57,13 @@ export function createControlClient(control: ControlAddress): ControlClient {
   };
 }
 
-function send(url: string, options: https.RequestOptions, body: string): Promise<http.IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    const { request } = url.startsWith("https:") ? https : http;
-    request(url, options, resolve).on("error", reject).end(body);
-  });
-}
-
-async function expectSuccess(response: http.IncomingMessage): Promise<void> {
+async function expectSuccess(response: Http.IncomingMessage): Promise<void> {
   const { statusCode = 0 } = response;
   if (statusCode >= 200 && statusCode < 300) return;
-  const body = await text(response as Readable).catch(() => "");
-  throw new Error(`control answered ${statusCode}: ${body.slice(0, 300)}`);
+  const chunks: string[] = [];
+  for await (const chunk of response.setEncoding("utf8") as AsyncIterable<string>) {
+    chunks.push(chunk);
+    if (chunks.length >= 4) break; // Enough to tell; the connection is closed with the rest unread.
+  }
+  throw new Error(`control answered ${statusCode}: ${chunks.join("").slice(0, 300)}`);
 }
