@@ -57,7 +57,7 @@ export class ControlClient {
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof UserError) throw error;
-      throw this.#unreachable(error, "the connection broke");
+      throw this.#unreachable(error, "the connection broke", "connection_lost");
     } finally {
       answer.destroy();
     }
@@ -159,11 +159,16 @@ export class ControlClient {
     }
   }
 
-  #unreachable(cause: unknown, reason: string): UserError {
+  /** `connection_lost`: it was there and answered, then the stream broke. */
+  #unreachable(
+    cause: unknown,
+    reason: string,
+    code: "control_unreachable" | "connection_lost" = "control_unreachable",
+  ): UserError {
     const { baseUrl, startHint, signal } = this.#options;
     if (signal.aborted) return new UserError("Stopped", { code: "interrupted", cause });
     return new UserError(`Cannot reach Gilliam's control at ${baseUrl}: ${reason}`, {
-      code: "control_unreachable",
+      code,
       status: 503,
       next: `Is it running? ${startHint}`,
       cause,

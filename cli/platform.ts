@@ -26,10 +26,11 @@ export function stateFolder({ env, uid }: Shell, option: string | undefined): st
 }
 
 /** `./bootstrap/up`, as it must be typed from `cwd`. */
-export function startHint({ cwd }: Pick<Shell, "cwd">): string {
+export function startHint({ cwd }: Pick<Shell, "cwd">, stateOption?: string): string {
   const up = fileURLToPath(new URL("../bootstrap/up", import.meta.url));
   const near = relative(cwd, up);
-  return near.startsWith("..") ? up : `./${near}`;
+  const command = near.startsWith("..") ? up : `./${near}`;
+  return stateOption === undefined ? command : `${command} --state ${stateOption}`;
 }
 
 /**
@@ -37,7 +38,7 @@ export function startHint({ cwd }: Pick<Shell, "cwd">): string {
  * @throws UserError "no_platform" when neither is there, "no_token" when the token cannot be read.
  */
 export function findPlatform(shell: Shell, stateOption: string | undefined): Connection {
-  const hint = startHint(shell);
+  const hint = startHint(shell, stateOption);
   const { GILLIAM_URL: url, GILLIAM_TOKEN: token } = shell.env;
   if (url !== undefined && url !== "" && stateOption === undefined) {
     if (URL.parse(url) === null || !/^https?:/.test(url)) {

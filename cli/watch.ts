@@ -8,6 +8,8 @@ import { usageError } from "./usage-error.ts";
 
 /** How often control is asked while something settles. */
 const POLL_MS = 400;
+/** Control restarts within seconds; only beyond this does its absence end a wait. */
+const AWAY_MS_MAX = 60_000;
 /** A service that fails this long will not mend itself; the first crashes of a start may. */
 const FAILING_MS_MAX = 20_000;
 const RESTARTS_MAX = 3;
@@ -67,8 +69,16 @@ async function poll(
   const { clock, signal } = context.shell;
   const startMs = clock.nowMs();
   const failingSince = new Map<string, number>();
+  let lastHeardMs = startMs;
   for (;;) {
-    const view = await context.client.call("formation", { name });
+    const view = await formationIfThere(context, name);
+    if (view instanceof UserError) {
+      if (clock.nowMs() - lastHeardMs > AWAY_MS_MAX) throw view;
+      report(`${view.message}; waiting for it`);
+      await clock.sleep(POLL_MS, signal);
+      continue;
+    }
+    lastHeardMs = clock.nowMs();
     const meant = view.services.filter(
       (service) => services === undefined || services.includes(service.name),
     );
@@ -85,12 +95,22 @@ async function poll(
     const lost = suspects.filter((service) =>
       isLost(service, instances, nowMs - (failingSince.get(service.name) ?? nowMs)),
     );
-    if (lost.length > 0) throw notReady(failure, lost, next);
+    if (lost.length > 0) throw notReady(failure, lost, next, instances);
     if (nowMs - startMs > timeoutMs) {
       const late = `${failure} within ${Math.round(timeoutMs / 1000)} seconds`;
       throw notReady(late, open, "It goes on without this command. Watch it: gilliam status");
     }
     await clock.sleep(POLL_MS, signal);
+  }
+}
+
+/** The formation, or the error while control is away. */
+async function formationIfThere({ client }: Context, name: string): Promise<FormationView | UserError> {
+  try {
+    return await client.call("formation", { name });
+  } catch (error) {
+    if (error instanceof UserError && error.code === "control_unreachable") return error;
+    throw error;
   }
 }
 
@@ -112,11 +132,25 @@ function isLost(
   );
 }
 
-function notReady(failure: string, services: readonly ServiceView[], next: string | undefined): UserError {
+/** Says for each service why, and what its failing instances wrote last. */
+function notReady(
+  failure: string,
+  services: readonly ServiceView[],
+  next: string | undefined,
+  instances: readonly InstanceView[] = [],
+): UserError {
+  const lastLines = (service: string) =>
+    instances.find(
+      (instance) =>
+        instance.service === service && instance.phase !== "ready" && instance.lastLines.length > 0,
+    )?.lastLines ?? [];
   return new UserError(failure, {
     code: "not_ready",
     status: 500,
-    problems: services.map(({ name, explanation }) => `${name}: ${printable(explanation)}`),
+    problems: services.flatMap(({ name, explanation }) => [
+      `${name}: ${printable(explanation)}`,
+      ...lastLines(name).map((line) => `  │ ${printable(line)}`),
+    ]),
     next,
   });
 }

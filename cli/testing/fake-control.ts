@@ -13,6 +13,8 @@ export interface FakeCall {
 type FakeAnswer =
   | { value: unknown }
   | { lines: readonly unknown[] }
+  /** The connection breaks before anything is said. */
+  | { broken: true }
   | { problem: Partial<Problem> & { status: number } };
 export type FakeHandler = (call: FakeCall) => FakeAnswer;
 
@@ -72,7 +74,8 @@ export class FakeControl implements AsyncDisposable {
     const call = { route: found.name, parameter: found.parameter, query, body };
     this.calls.push(call);
     const answer = handler(call);
-    if ("problem" in answer) sendProblem(response, answer.problem);
+    if ("broken" in answer) request.socket.destroy();
+    else if ("problem" in answer) sendProblem(response, answer.problem);
     else if ("lines" in answer) {
       response.writeHead(200, { "content-type": "application/x-ndjson" });
       for (const line of answer.lines) response.write(`${JSON.stringify(route.answer.parse(line))}\n`);

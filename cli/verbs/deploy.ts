@@ -111,8 +111,9 @@ function report(
   }
   const { formation, release } = answer;
   if (mode === "stage") {
+    const changed = answer.plan.changes.find(({ action }) => action === "replace")?.service ?? "SERVICE";
     context.print(
-      `Release ${release} of ${formation} is staged. Send it a share: gilliam canary SERVICE --release ${release} --weight 10`,
+      `Release ${release} of ${formation} is staged. Send it a share: gilliam canary ${changed} --release ${release} --weight 10`,
     );
     return;
   }

@@ -46,7 +46,9 @@ export const logs: Verb<Options> = {
       instance: options.instance,
       tail,
     };
-    await readOnce(context, name, withoutAbsent(query), show);
+    await readOnce(context, name, withoutAbsent(query), show).catch((error: unknown) => {
+      if (options.follow !== true || !isAway(error, "connection_lost")) throw error;
+    });
     while (options.follow === true && !context.shell.signal.aborted) {
       await followAgain(context, name, { ...withoutAbsent(query), tail: CATCH_UP_LINES }, show);
     }
@@ -63,6 +65,10 @@ async function readOnce({ client }: Context, name: string, query: Query, show: L
   for await (const line of client.stream("logs", { name, query })) show.print(line);
 }
 
+function isAway(error: unknown, code: "connection_lost" | "control_unreachable"): boolean {
+  return error instanceof UserError && error.code === code;
+}
+
 /** Control may restart while somebody reads: instances do not, so neither should the reading. */
 async function followAgain(context: Context, name: string, query: Query, show: LogPrinter): Promise<void> {
   const { clock, signal } = context.shell;
@@ -75,7 +81,8 @@ async function followAgain(context: Context, name: string, query: Query, show: L
       await readOnce(context, name, query, show);
       return;
     } catch (error) {
-      if (!(error instanceof UserError) || error.code !== "control_unreachable") throw error;
+      if (isAway(error, "connection_lost")) return;
+      if (!isAway(error, "control_unreachable")) throw error;
     }
   }
 }
