@@ -61,7 +61,7 @@ export class FeedHub {
   /** What a proxy says of itself; from any proxy, connected or not. */
   report(proxyId: string, report: ProxyReport, wallMs: number): void {
     const follower = this.#follower({ id: proxyId, kind: report.kind, hostId: report.hostId });
-    this.#epoch = Math.max(this.#epoch, report.epoch);
+    this.#epoch = Math.max(this.#epoch, report.epoch, report.refused?.epoch ?? 0);
     follower.report(report, wallMs);
     this.#rates.record(proxyId, report.bootId, report.traffic, wallMs);
     this.#target(follower);
@@ -176,8 +176,8 @@ export class FeedHub {
       this.#epoch = config.epoch;
       this.#scopes.set(key, config);
     }
-    if (follower.wants(config)) return;
-    if (follower.accepts(config)) follower.want(config);
+    if (follower.wants(config) && !follower.retries) return;
+    if (follower.accepts(config) && !follower.retries) follower.want(config);
     else follower.want({ ...config, epoch: ++this.#epoch });
   }
 

@@ -78,6 +78,17 @@ export class Follower {
     return config === this.#acked || config === this.#sent?.config || config.epoch > this.#epoch;
   }
 
+  /**
+   * Whether what it refused is due again, under a new number so that late reports of the refusal are not taken for
+   * another: a difference at once, as a whole; a whole when something has changed, and now and then because what it
+   * lacked (memory, file descriptors) may be there again.
+   */
+  get retries(): boolean {
+    const refused = this.#refused;
+    if (refused === undefined || refused.config !== this.#wanted || this.#sent !== undefined) return false;
+    return !refused.whole || this.#lastSeenMs - refused.atMs >= RETRY_MS;
+  }
+
   /** Whether it is to have this content already, be it under a number of its own, and still can. */
   wants({ clusters, edges, routes }: MeshConfig): boolean {
     const wanted = this.#wanted;
@@ -95,9 +106,7 @@ export class Follower {
     if (wanted === undefined || this.#send === undefined || this.#sent !== undefined) return;
     if (wanted === this.#acked) return;
     const refused = this.#refused;
-    // A refused difference is retried at once as a whole; a refused whole when something has changed, and now and then
-    // because what it lacked (memory, file descriptors) may be there again.
-    if (refused?.config === wanted && refused.whole && this.#lastSeenMs - refused.atMs < RETRY_MS) return;
+    if (refused?.config === wanted) return;
     const base = refused === undefined ? this.#acked : undefined;
     if (base === undefined) {
       this.#transmit({ kind: "config", config: wanted }, wanted, true);

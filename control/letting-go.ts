@@ -12,10 +12,15 @@ export function liveProxies({ nowMs, proxies, settings }: World): ProxyState[] {
   return proxies.filter((proxy) => nowMs - proxy.lastSeenMs < settings.proxyGoneMs);
 }
 
-/** Live proxies that should have the endpoint and have not acknowledged it. Empty: it is in traffic, as far as it is called at all. */
+/**
+ * Live proxies that should have the endpoint and cannot be counted on to: they have not acknowledged it, or were sent
+ * a configuration without it since. Empty: it is in traffic, as far as it is called at all.
+ */
 export function proxiesWithout(instanceId: string, live: readonly ProxyState[]): ProxyState[] {
   return live.filter(
-    (proxy) => proxy.wantedEndpoints.has(instanceId) && proxy.acknowledgedEndpoints?.has(instanceId) !== true,
+    ({ wantedEndpoints, acknowledgedEndpoints, sentEndpoints }) =>
+      wantedEndpoints.has(instanceId) &&
+      (acknowledgedEndpoints?.has(instanceId) !== true || sentEndpoints?.has(instanceId) === false),
   );
 }
 

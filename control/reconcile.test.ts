@@ -60,6 +60,11 @@ describe("a rolling replacement", () => {
       ],
       phase: "ready" as const,
     },
+    {
+      name: "may just be leaving a proxy again",
+      proxies: [proxy("p", ["o1", "o2", "n1"], { sentEndpoints: new Set(["o1", "o2"]) })],
+      phase: "ready" as const,
+    },
     { name: "is ready but not even fed", proxies: [proxy("p", ["o1", "o2"])], phase: "ready" as const },
   ])("drains nothing while the new one $name", ({ proxies, phase }) => {
     expect(rolling([old("o1"), old("o2"), fresh("n1", { phase })], proxies)).toEqual([]);
@@ -99,10 +104,11 @@ describe("a rolling replacement", () => {
   });
 
   test("an abandoned canary leaves at once, even while an instance of the stable release restarts", () => {
+    const restarting = old("o1", { phase: "failed", address: { host: "10.0.0.1", port: 8080 } });
     const state = world({
       formations: [formation({ web: { release: 1 } })],
       releases: [ONE, TWO],
-      instances: [old("o1", { phase: "failed" }), old("o2"), fresh("n1")],
+      instances: [restarting, old("o2"), fresh("n1")],
       proxies: [proxy("p", ["o2", "n1"])],
     });
     expect(plan(state)).toEqual(["drain n1"]);

@@ -90,11 +90,7 @@ export function rollout(
     (stays ? current : old).push(record);
   }
   const keptCurrent = new Set(standings.best(current, count));
-  // Those added on top of a full set (an abandoned canary, a release given up early) have nothing to hand over: they
-  // leave at once, so that going back takes a bad release out of traffic without waiting for anything.
-  const youngestMs = Math.max(...[...keptCurrent].map((record) => record.createdAtMs));
-  const isExtra = (record: InstanceRecord) =>
-    keptCurrent.size === count && record.release !== number && record.createdAtMs > youngestMs;
+  const isExtra = extras(standings, wanted, [...keptCurrent]);
   const isServing = (record: InstanceRecord) => standings.of(record) === "serving";
   const replaced = old.filter((record) => !isExtra(record));
   // In a settled service there is nothing old, and who serves need not be asked.
@@ -113,6 +109,25 @@ export function rollout(
   const room = count + surge - (known.length - drain.length);
   const start = Math.max(0, Math.min(count - keptCurrent.size, room));
   return { wanted, start, drain };
+}
+
+/**
+ * Tells those that were added on top of a full set which had served before: an abandoned canary, a release given up
+ * early. They have nothing to hand over and leave at once, so that going back takes a bad release out of traffic
+ * without waiting for anything, be it one of the set that just restarts.
+ */
+function extras(
+  standings: Standings,
+  { count, number }: WantedRelease,
+  current: readonly InstanceRecord[],
+): (record: InstanceRecord) => boolean {
+  const hasServed = ({ address, status }: InstanceRecord) => address !== undefined && status !== undefined;
+  const full =
+    current.length === count &&
+    current.every((record) => hasServed(record) && standings.voice(record) === "fresh");
+  if (!full) return () => false;
+  const youngestMs = Math.max(...current.map((record) => record.createdAtMs));
+  return (record) => record.release !== number && record.createdAtMs > youngestMs;
 }
 
 /** How many instances beyond the count a rollout may run, as a share of it; at least one. */

@@ -69,13 +69,18 @@ function serves(platform: SimPlatform, world: World, record: InstanceRecord): bo
   });
 }
 
-/** On top of a full set of what is wanted, and younger: an abandoned canary leaves at once, by design. */
+/** Younger than a full set of what is wanted that has served: an abandoned canary leaves at once, by design. */
 function isExtra(record: InstanceRecord, world: World, wantedRelease: number, wanted: number): boolean {
   if (record.release === wantedRelease) return false;
-  const current = world.instances.filter(
-    (other) => other.service === record.service && other.want === "run" && other.release === wantedRelease,
+  const older = world.instances.filter(
+    (other) =>
+      other.service === record.service &&
+      other.want === "run" &&
+      other.release === wantedRelease &&
+      other.address !== undefined &&
+      other.createdAtMs < record.createdAtMs,
   );
-  return current.length >= wanted && current.every((other) => other.createdAtMs < record.createdAtMs);
+  return older.length >= wanted;
 }
 
 function sharedVolumes(platform: SimPlatform): string[] {

@@ -54,6 +54,7 @@ export class SimPlatform {
   hub: FeedHub;
   #startedAtMs = START_MS;
   #controlDownUntilMs = 0;
+  #epochs = 0;
   readonly #statuses = new Map<string, Map<string, InstanceStatus>>();
   readonly #builds = new Map<string, Map<string, BuildStatus>>();
   readonly #onActions: (world: World, actions: readonly Action[]) => void;
@@ -151,7 +152,9 @@ export class SimPlatform {
     for (const proxy of this.proxies) proxy.cut();
     this.#statuses.clear();
     this.#builds.clear();
-    this.hub = new FeedHub({ clock: this.#clock as Clock });
+    // As control does it: the registry hands each start a block of numbers of its own.
+    this.#epochs += 10_000;
+    this.hub = new FeedHub({ clock: this.#clock as Clock, epoch: this.#epochs });
     this.#startedAtMs = Math.ceil(this.#controlDownUntilMs / TICK_MS) * TICK_MS;
   }
 
