@@ -1,7 +1,7 @@
 import { ClusterPolicy, type Cluster, type Endpoint, type Protocol, type Split } from "../model/mesh.ts";
 import { Port, serviceAddress } from "../model/names.ts";
 import type { FormationRecord } from "../model/release.ts";
-import { addressOf, groupBy, healthOf, wantedOf, type HostVoice, type Wanted } from "./facts.ts";
+import { addressOf, healthOf, wantedOf, type HostVoice, type Wanted } from "./facts.ts";
 import type { InstanceRecord, World } from "./world.ts";
 
 /** The cluster of a service: its ready endpoints, and each release's share of the requests. */
@@ -34,21 +34,21 @@ export function clusterOf(
  * no others: then a host that says nothing is no proof that its instances are gone, and proxies see for themselves.
  */
 function endpointsOf(records: readonly InstanceRecord[], voices: ReadonlyMap<string, HostVoice>): Endpoint[] {
-  const candidates = records.flatMap((record) => {
+  const ready: Endpoint[] = [];
+  const assumed: Endpoint[] = [];
+  for (const record of records) {
     const address = addressOf(record);
-    if (record.want !== "run" || address === undefined) return [];
+    if (record.want !== "run" || address === undefined) continue;
     const health = healthOf(record, voices.get(record.hostId) ?? "unknown");
-    if (health !== "ready" && health !== "assumed") return [];
-    const { id, release } = record;
-    return [{ health, endpoint: { id, host: address.host, port: address.port, release } }];
-  });
-  const chosen = candidates.every(({ health }) => health === "ready")
-    ? candidates
-    : [...groupBy(candidates, ({ endpoint }) => String(endpoint.release)).values()].flatMap((group) => {
-        const ready = group.filter(({ health }) => health === "ready");
-        return ready.length > 0 ? ready : group;
-      });
-  return chosen.map(({ endpoint }) => endpoint).toSorted((a, b) => (a.id < b.id ? -1 : 1));
+    const endpoint = { id: record.id, host: address.host, port: address.port, release: record.release };
+    if (health === "ready") ready.push(endpoint);
+    if (health === "assumed") assumed.push(endpoint);
+  }
+  if (assumed.length > 0) {
+    const releases = new Set(ready.map((endpoint) => endpoint.release));
+    ready.push(...assumed.filter((endpoint) => !releases.has(endpoint.release)));
+  }
+  return ready.toSorted((a, b) => (a.id < b.id ? -1 : 1));
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { Cluster, Edge, MeshConfig, PublicRoute } from "../model/mesh.ts";
+import type { Cluster, Edge, Endpoint, MeshConfig, PublicRoute } from "../model/mesh.ts";
 import { parseServiceAddress, serviceAddress } from "../model/names.ts";
 import type { FormationRecord } from "../model/release.ts";
 import { clusterOf, DEFAULT_POLICY, egressCluster, policyOf } from "./clusters.ts";
@@ -26,7 +26,7 @@ export type MeshScope = Pick<MeshConfig, "clusters" | "edges" | "routes">;
  */
 export function buildMesh(world: World, previous?: Mesh): Mesh {
   const voices = new Map<string, HostVoice>(world.hosts.map((host) => [host.id, hostVoice(world, host)]));
-  const records = groupBy(world.instances, (record) => serviceAddress(record.service, record.formation));
+  const records = byService(world.instances);
   const formations = new Map(world.formations.map((formation) => [formation.name, formation]));
   const clusters = new Map<string, Cluster>();
   const add = (cluster: Cluster) => {
@@ -53,9 +53,20 @@ export function buildMesh(world: World, previous?: Mesh): Mesh {
     clusters,
     edges,
     routes: before !== undefined && sameItems(before, routes) ? before : routes,
-    servicesByHost: servicesByHost(world.instances),
+    servicesByHost: servicesByHost(records),
     problems: conflicts,
   };
+}
+
+/** Instances by their service's address. In two steps, because joining two strings for each is what would cost. */
+function byService(instances: readonly InstanceRecord[]): Map<string, InstanceRecord[]> {
+  const services = new Map<string, InstanceRecord[]>();
+  for (const [formation, own] of groupBy(instances, (record) => record.formation)) {
+    for (const [service, records] of groupBy(own, (record) => record.service)) {
+      services.set(serviceAddress(service, formation), records);
+    }
+  }
+  return services;
 }
 
 /** What concerns one proxy: an edge has the routes, a sidecar the dependencies of the services on its host. */
@@ -177,12 +188,16 @@ function mayCall(
   return release === undefined || release.exports.includes(service);
 }
 
-function servicesByHost(records: readonly InstanceRecord[]): Map<string, readonly string[]> {
+function servicesByHost(
+  records: ReadonlyMap<string, readonly InstanceRecord[]>,
+): Map<string, readonly string[]> {
   const hosts = new Map<string, Set<string>>();
-  for (const { hostId, service, formation } of records) {
-    let services = hosts.get(hostId);
-    if (services === undefined) hosts.set(hostId, (services = new Set()));
-    services.add(serviceAddress(service, formation));
+  for (const [address, group] of records) {
+    for (const { hostId } of group) {
+      const services = hosts.get(hostId);
+      if (services === undefined) hosts.set(hostId, new Set([address]));
+      else services.add(address);
+    }
   }
   return new Map([...hosts].map(([host, services]) => [host, [...services].toSorted()]));
 }
@@ -190,12 +205,27 @@ function servicesByHost(records: readonly InstanceRecord[]): Map<string, readonl
 function sameCluster(a: Cluster, b: Cluster): boolean {
   return (
     a.protocol === b.protocol &&
-    sameItems(a.endpoints, b.endpoints) &&
+    sameEndpoints(a.endpoints, b.endpoints) &&
     sameItems(a.split, b.split) &&
     a.sticky?.by === b.sticky?.by &&
     a.sticky?.name === b.sticky?.name &&
     // Policies are made once for each set of limits (clusters.ts), so equal ones are the same object.
     a.policy === b.policy
+  );
+}
+
+function sameEndpoints(a: readonly Endpoint[], b: readonly Endpoint[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every((one, index) => {
+      const other = b[index];
+      return (
+        one.id === other?.id &&
+        one.host === other.host &&
+        one.port === other.port &&
+        one.release === other.release
+      );
+    })
   );
 }
 

@@ -34,7 +34,8 @@ class Plan {
   readonly proxies: Proxies;
   readonly standings: Standings;
   readonly #random: Random;
-  readonly #ids: Set<string>;
+  /** Given out in this plan. */
+  readonly #ids = new Set<string>();
   #hosts: HostIndex | undefined;
   #owners: Map<string, Set<string>> | undefined;
 
@@ -43,7 +44,6 @@ class Plan {
     this.proxies = new Proxies(world);
     this.standings = new Standings(world, this.proxies);
     this.#random = random;
-    this.#ids = new Set(world.instances.map((record) => record.id));
   }
 
   drain(record: InstanceRecord, reason: string): void {
@@ -102,14 +102,13 @@ class Plan {
     return owners;
   }
 
+  /** Unlikely to be taken; should it be, the registry refuses to create the record a second time. */
   #newId(spec: RunSpec): string {
-    for (;;) {
-      const tail = Array.from({ length: 5 }, () => BASE32.charAt(Math.floor(this.#random() * 32))).join("");
-      const id = `${spec.formation}-${spec.service}-r${spec.release}-${tail}`;
-      if (this.#ids.has(id)) continue;
-      this.#ids.add(id);
-      return id;
-    }
+    const tail = Array.from({ length: 5 }, () => BASE32.charAt(Math.floor(this.#random() * 32))).join("");
+    const id = `${spec.formation}-${spec.service}-r${spec.release}-${tail}`;
+    if (this.#ids.has(id)) return this.#newId(spec);
+    this.#ids.add(id);
+    return id;
   }
 }
 

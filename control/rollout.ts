@@ -21,12 +21,20 @@ export class Standings {
   readonly #proxies: Proxies;
   readonly #voices: ReadonlyMap<string, HostVoice>;
   readonly #draining: ReadonlySet<string>;
+  readonly #well: ReadonlySet<string>;
 
   constructor(world: World, proxies: Proxies) {
     this.#world = world;
     this.#proxies = proxies;
     this.#voices = new Map(world.hosts.map((host) => [host.id, hostVoice(world, host)]));
     this.#draining = new Set(world.hosts.filter((host) => host.draining).map((host) => host.id));
+    const well = world.hosts.filter((host) => !host.draining && this.#voices.get(host.id) === "fresh");
+    this.#well = new Set(well.map((host) => host.id));
+  }
+
+  /** Whether these are all of the release, on hosts that are well: with the right count there is nothing to do. */
+  areSettled(records: readonly InstanceRecord[], release: number): boolean {
+    return records.every((record) => record.release === release && this.#well.has(record.hostId));
   }
 
   voice(record: InstanceRecord): HostVoice {
@@ -81,6 +89,8 @@ export function rollout(
   if (count === 0) {
     return { wanted, start: 0, drain: records.map((record) => ({ record, reason: "scaled to 0" })) };
   }
+  if (records.length === count && standings.areSettled(records, number))
+    return { wanted, start: 0, drain: [] };
   // Nothing can be said of instances on a lost host: they are replaced, and are surplus should the host come back.
   const known = records.filter((record) => standings.voice(record) !== "lost");
   const current: InstanceRecord[] = [];
@@ -93,7 +103,6 @@ export function rollout(
   const isExtra = extras(standings, wanted, [...keptCurrent]);
   const isServing = (record: InstanceRecord) => standings.of(record) === "serving";
   const replaced = old.filter((record) => !isExtra(record));
-  // In a settled service there is nothing old, and who serves need not be asked.
   const served = replaced.length === 0 ? 0 : [...keptCurrent].filter(isServing).length;
   const keptOld = new Set(standings.best(replaced, Math.max(0, count - served)));
 

@@ -17,11 +17,13 @@ export class HostIndex {
   readonly #freeCpu: Float64Array;
   readonly #freeMemory: Float64Array;
   readonly #instances: Uint32Array;
-  /** Copies of a service by host position; hosts without one are absent. */
+  readonly #world: Pick<World, "instances">;
+  /** Copies of a service by host position, worked out when first asked for; hosts without one are absent. */
   readonly #copies = new Map<string, Map<number, number>>();
 
   constructor(world: Pick<World, "nowMs" | "startedAtMs" | "hosts" | "instances" | "settings">) {
     this.hosts = world.hosts;
+    this.#world = world;
     this.#nowMs = world.nowMs;
     this.#positions = new Map(world.hosts.map((host, position) => [host.id, position]));
     this.#freeCpu = Float64Array.from(world.hosts, (host) => host.capacity.cpu);
@@ -30,23 +32,35 @@ export class HostIndex {
     this.open = world.hosts.flatMap((host, position) =>
       host.draining || hostVoice(world, host) !== "fresh" ? [] : [position],
     );
-    for (const record of world.instances) this.add(record);
+    for (const record of world.instances) this.#fill(record, 1);
   }
 
   add(record: Pick<InstanceRecord, "hostId" | "spec">): void {
-    this.#change(record, 1);
+    this.#fill(record, 1);
+    this.#count(this.copies(record.spec), record.hostId, 1);
   }
 
   remove(record: Pick<InstanceRecord, "hostId" | "spec">): void {
-    this.#change(record, -1);
+    this.#fill(record, -1);
+    this.#count(this.copies(record.spec), record.hostId, -1);
   }
 
   position(hostId: string): number | undefined {
     return this.#positions.get(hostId);
   }
 
-  copies(service: string): ReadonlyMap<number, number> | undefined {
-    return this.#copies.get(service);
+  copies({ formation, service }: RunSpec): Map<number, number> {
+    const key = `${service}.${formation}`;
+    let copies = this.#copies.get(key);
+    if (copies === undefined) {
+      copies = new Map();
+      for (const record of this.#world.instances) {
+        if (record.service === service && record.formation === formation)
+          this.#count(copies, record.hostId, 1);
+      }
+      this.#copies.set(key, copies);
+    }
+    return copies;
   }
 
   free(position: number): { cpu: number; memoryBytes: number; instances: number } {
@@ -85,15 +99,17 @@ export class HostIndex {
     return closed.slice(0, 3).join(", ") + more;
   }
 
-  #change({ hostId, spec }: Pick<InstanceRecord, "hostId" | "spec">, sign: 1 | -1): void {
+  #fill({ hostId, spec }: Pick<InstanceRecord, "hostId" | "spec">, sign: 1 | -1): void {
     const position = this.#positions.get(hostId);
     if (position === undefined) return;
     this.#freeCpu[position]! -= sign * (spec.resources.cpu ?? 0);
     this.#freeMemory[position]! -= sign * (spec.resources.memoryBytes ?? 0);
     this.#instances[position]! += sign;
-    const service = serviceKey(spec);
-    let copies = this.#copies.get(service);
-    if (copies === undefined) this.#copies.set(service, (copies = new Map()));
+  }
+
+  #count(copies: Map<number, number>, hostId: string, sign: 1 | -1): void {
+    const position = this.#positions.get(hostId);
+    if (position === undefined) return;
     const left = (copies.get(position) ?? 0) + sign;
     if (left > 0) copies.set(position, left);
     else copies.delete(position);
@@ -166,12 +182,12 @@ function bestOf(
   const cpu = spec.resources.cpu ?? 0;
   const memoryBytes = spec.resources.memoryBytes ?? 0;
   const packs = cpu > 0 || memoryBytes > 0;
-  const copies = hosts.copies(serviceKey(spec));
+  const copies = hosts.copies(spec);
   let best: number | undefined;
   let bestCopies = Infinity;
   let bestScore = -Infinity;
   for (const position of positions) {
-    const here = copies?.get(position) ?? 0;
+    const here = copies.get(position) ?? 0;
     if (here > bestCopies || !hosts.fits(position, cpu, memoryBytes)) continue;
     const score = packs ? hosts.fullness(position) : -hosts.free(position).instances;
     if (here === bestCopies && score <= bestScore) continue;
@@ -206,10 +222,6 @@ function roomWords(hosts: HostIndex, spec: RunSpec, position: number): string {
 
 function rotated(positions: readonly number[], start: number): readonly number[] {
   return start === 0 ? positions : [...positions.slice(start), ...positions.slice(0, start)];
-}
-
-function serviceKey({ service, formation }: RunSpec): string {
-  return `${service}.${formation}`;
 }
 
 const SAMPLE_SIZE = 32;
