@@ -11,6 +11,7 @@ import { exportedServices, resolveRelease, type ReleaseContent } from "../model/
 import type { BlobStore } from "./blobs.ts";
 import type { EventLog } from "./events.ts";
 import { assertChangeable, canaried, deployed, promoted, rolledBack, scaled, staged } from "./operations.ts";
+import { WRITES_MAX } from "./registry/limits.ts";
 import type { Write } from "./registry/registry.ts";
 import { keyOf, type Store } from "./store.ts";
 
@@ -79,6 +80,7 @@ export class Formations {
       );
       if (missing.length > 0) throw blobsMissing(missing);
       const { same, content, plan } = prepared;
+      if (!(await this.#makeSecrets(name, prepared.secrets))) continue;
       const release = same ?? { ...content, createdAtMs: this.#parts.clock.wallMs() };
       const current = before && store.releases.get(`${name}/${before.current}`);
       const after = request.mode === "stage" ? staged(before, release) : deployed(before, release, current);
@@ -87,7 +89,7 @@ export class Formations {
           ? `release ${release.number} of ${name} is staged`
           : `release ${release.number} of ${name} is deployed`;
       const writes = [
-        ...(same === undefined ? this.#releaseWrites(release, prepared.secrets, after) : []),
+        ...(same === undefined ? this.#releaseWrites(release, after) : []),
         ...(JSON.stringify(before) === JSON.stringify(after)
           ? []
           : [store.set(store.formations, name, after)]),
@@ -236,15 +238,13 @@ export class Formations {
     };
   }
 
-  /** The release, secrets made up once for its services, and the oldest releases nobody needs any more. */
-  #releaseWrites(
-    release: Release,
+  /** Secrets are made up once for each service, before the release that needs them. */
+  async #makeSecrets(
+    formation: string,
     needed: Readonly<Record<string, readonly string[]>>,
-    after: FormationRecord,
-  ): Write[] {
-    const { store, releasesKeptMax } = this.#parts;
-    const { formation, number } = release;
-    const secrets = Object.entries(needed).flatMap(([service, names]): Write[] => {
+  ): Promise<boolean> {
+    const { store } = this.#parts;
+    const writes = Object.entries(needed).flatMap(([service, names]): Write[] => {
       const id = `${formation}/${service}`;
       const known = store.secrets.get(id) ?? {};
       const fresh = names.filter((name) => known[name] === undefined);
@@ -252,6 +252,16 @@ export class Formations {
       const made = fresh.map((name) => [name, randomBytes(24).toString("base64url")]);
       return [store.set(store.secrets, id, { ...known, ...Object.fromEntries(made) })];
     });
+    for (let at = 0; at < writes.length; at += WRITES_MAX) {
+      if (!(await store.write(writes.slice(at, at + WRITES_MAX)))) return false;
+    }
+    return true;
+  }
+
+  /** The release, and without the oldest ones nobody needs any more. */
+  #releaseWrites(release: Release, after: FormationRecord): Write[] {
+    const { store, releasesKeptMax } = this.#parts;
+    const { formation, number } = release;
     const used = new Set([number, after.current, after.previous]);
     for (const { release: pointed, canary } of Object.values(after.services)) {
       used.add(pointed);
@@ -261,7 +271,6 @@ export class Formations {
     const dropped = old.slice(0, Math.max(0, old.length + used.size - releasesKeptMax)).slice(0, 8);
     return [
       { kind: "set", key: keyOf.release(formation, number), value: release, ifRevision: 0 },
-      ...secrets,
       ...dropped.map((other) => store.remove(store.releases, `${formation}/${other.number}`)),
     ];
   }

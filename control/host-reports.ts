@@ -3,6 +3,7 @@ import type { InstanceStatus } from "../model/instance.ts";
 
 interface Heard {
   readonly report: HostReport;
+  readonly statuses: ReadonlyMap<string, InstanceStatus>;
   readonly atMs: number;
 }
 
@@ -13,7 +14,8 @@ export class HostReports {
   /** Returns the report before this one. */
   put(report: HostReport, atMs: number): HostReport | undefined {
     const before = this.#heard.get(report.hostId)?.report;
-    this.#heard.set(report.hostId, { report, atMs });
+    const statuses = new Map(report.instances.map((status) => [status.instanceId, status]));
+    this.#heard.set(report.hostId, { report, statuses, atMs });
     return before;
   }
 
@@ -31,7 +33,7 @@ export class HostReports {
   }
 
   statusOf(hostId: string, instanceId: string): InstanceStatus | undefined {
-    return this.#heard.get(hostId)?.report.instances.find((status) => status.instanceId === instanceId);
+    return this.#heard.get(hostId)?.statuses.get(instanceId);
   }
 
   /** By image, then by host. */

@@ -60,6 +60,7 @@ export function feedRoutes(app: FastifyInstance, parts: ApiParts): void {
       summary: "For proxies: the epoch in force, what is in flight, and what flowed; their heartbeat.",
       access: "host",
       body: ProxyReport,
+      report: true,
     },
     async ({ params, body }) => {
       const id = proxyIdOf(params);

@@ -63,6 +63,7 @@ export function hostRoutes(app: FastifyInstance, parts: ApiParts): void {
       summary: "For executors: what the host runs; its heartbeat.",
       access: "host",
       body: HostReport,
+      report: true,
     },
     ({ params, body }) => takeReport(parts, hostIdOf(params), body),
   );

@@ -17,6 +17,9 @@ declare module "fastify" {
   }
 }
 
+/** Thousands of instances, each with its last lines. */
+const REPORT_BYTES_MAX = 64 * 1024 * 1024;
+
 type Schema = z.ZodType;
 type OutputOf<S> = S extends Schema ? z.output<S> : Record<string, never>;
 
@@ -34,6 +37,8 @@ export interface RouteSpec {
   readonly stream?: boolean;
   /** The body is a stream of bytes and the handler's own business. */
   readonly raw?: boolean;
+  /** A report of a whole host: its size grows with what runs there, not with what a person wrote. */
+  readonly report?: boolean;
 }
 
 export interface Call<Q, B> {
@@ -59,6 +64,7 @@ export function route<const S extends RouteSpec>(
     url: path.replaceAll(/\{(\w+)\}/g, ":$1"),
     config: { access },
     ...(spec.raw === true ? { bodyLimit: Number.MAX_SAFE_INTEGER } : {}),
+    ...(spec.report === true ? { bodyLimit: REPORT_BYTES_MAX } : {}),
     schema: {
       summary,
       stream,

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DeployAnswer, FormationView, Plan, Problem, ReleaseView } from "../../model/api.ts";
 import { API_ROUTES } from "../../model/api-routes.ts";
-import { HOST, SHOP, TestBed, digestOf } from "../doubles.ts";
+import { FakeExecutor, HOST, SHOP, TestBed, digestOf, statusOf } from "../doubles.ts";
 
 let bed: TestBed;
 beforeEach(async () => {
@@ -107,6 +107,16 @@ describe("every refusal is a problem document", () => {
     expect(head).toMatch(/^HTTP\/1.1 400 /);
     expect(Problem.parse(JSON.parse(body)).detail).toBe("This is not an HTTP request");
   });
+});
+
+test("what a host reports may be larger than what a person may send", async () => {
+  const executor = new FakeExecutor(bed);
+  for (let number = 0; number < 500; number++) {
+    const id = `shop-web-r1-${String(number).padStart(5, "a")}`;
+    executor.statuses.set(id, { ...statusOf(id, "ready"), lastLines: ["x".repeat(200)] });
+  }
+  await executor.report(); // Over 64 KiB, the limit for other bodies here; throws when it is refused.
+  expect((await bed.ask("GET", "/v1/hosts")).body).toMatchObject([{ hostId: "h1", state: "up" }]);
 });
 
 describe("blobs", () => {
