@@ -1,7 +1,8 @@
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { messageOf, UserError } from "../base/errors.ts";
+import { removeTree } from "../base/remove-tree.ts";
 import { isEmpty, removeLeftovers } from "./leftovers.ts";
 import { executorRuns, lockState } from "./lock.ts";
 import type { DownOptions } from "./options.ts";
@@ -48,7 +49,7 @@ export async function down({ state, purge }: DownOptions, around: Surroundings):
     });
   }
   if (purge) {
-    rmSync(state, { recursive: true, force: true });
+    removeTree(state);
     say(`Gilliam is down; ${state} is deleted`);
     return;
   }

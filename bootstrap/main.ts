@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { join, relative } from "node:path";
+import { buildEnvironment } from "../base/build-environment.ts";
 import { systemClock } from "../base/clock.ts";
 import { UserError } from "../base/errors.ts";
 import { down } from "./down.ts";
@@ -25,6 +26,7 @@ async function main(args: readonly string[]): Promise<void> {
         clock: systemClock,
         root,
         path: process.env["PATH"] ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        buildEnvironment: buildEnvironment(process.env),
         randomToken: () => randomBytes(32).toString("base64url"),
         say,
       });

@@ -33,7 +33,9 @@ install_packages() {
   echo "  Installing npm packages …" >&2
   log=$(mktemp)
   # The platform gets no development tools; whoever has them already keeps them.
-  (cd "$root" && npm ci ${GILLIAM_NPM_FLAGS-"--omit=dev"} --no-audit --no-fund --loglevel=error) >"$log" 2>&1 || {
+  flags=${GILLIAM_NPM_FLAGS-"--omit=dev"}
+  [ ! -d "$root/node_modules/vitest" ] || flags=
+  (cd "$root" && npm ci $flags --no-audit --no-fund --loglevel=error) >"$log" 2>&1 || {
     tail -n 20 "$log" >&2
     fail "npm ci failed in $root (log: $log)" "Is the package registry reachable? npm config get registry"
   }

@@ -35,6 +35,8 @@ export interface Surroundings {
   readonly clock: Clock;
   readonly root: string;
   readonly path: string;
+  /** Proxies, certificate authorities and registries that builds need, and nothing else. */
+  readonly buildEnvironment: Readonly<Record<string, string>>;
   /** 43 characters that nobody can guess. */
   readonly randomToken: () => string;
   /** Progress, for people; standard error. */
@@ -167,12 +169,12 @@ function describe(
   };
 }
 
-/** Starts supervise.sh in a session of its own; it outlives us, and nothing of our environment reaches it. */
+/** Starts supervise.sh in a session of its own; it outlives us, and of our environment only what builds need reaches it. */
 function supervise(
   state: string,
   folder: string,
   platform: PlatformFile,
-  { path, root }: Surroundings,
+  { path, root, buildEnvironment }: Surroundings,
 ): void {
   const logPath = executorLog(state);
   if (existsSync(logPath) && statSync(logPath).size > LOG_BYTES_MAX) renameSync(logPath, `${logPath}.1`);
@@ -184,6 +186,7 @@ function supervise(
     detached: true,
     stdio: ["ignore", log, log],
     env: {
+      ...buildEnvironment,
       PATH: path,
       LANG: "C.UTF-8",
       GILLIAM_STATE: state,

@@ -14,7 +14,7 @@ import { Agent } from "./agent.ts";
 import { createApi } from "./api.ts";
 import { givePlatformItsFolders, readBootManifest } from "./boot.ts";
 import { Builder } from "./builder/builder.ts";
-import { buildEnvironment } from "./builder/run-step.ts";
+import { buildEnvironment } from "../base/build-environment.ts";
 import { ControlClient } from "./control-client.ts";
 import { ProcessDriver } from "./drivers/process/process-driver.ts";
 import { BUILD_UID, PLATFORM_UID, checkReachable } from "./drivers/process/records.ts";

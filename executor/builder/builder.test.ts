@@ -19,8 +19,8 @@ import { imageDigest } from "../../model/image.ts";
 import type { BuildOrder, BuildStatus } from "../../model/host.ts";
 import { BUILD_UID } from "../drivers/process/records.ts";
 import { Builder, type BuilderOptions } from "./builder.ts";
-import { removeReadOnly } from "./files.ts";
-import { buildEnvironment } from "./run-step.ts";
+import { removeTree } from "../../base/remove-tree.ts";
+import { buildEnvironment } from "../../base/build-environment.ts";
 
 const root = process.getuid?.() === 0;
 let folder = "";
@@ -36,7 +36,7 @@ beforeEach(() => {
 });
 afterEach(() => {
   for (const builder of builders.splice(0)) builder.close();
-  removeReadOnly(folder);
+  removeTree(folder);
 });
 
 function openBuilder(limits: Partial<BuilderOptions["limits"]> = {}): Builder {
@@ -75,7 +75,7 @@ async function addSource(
   }
   const chunks: Buffer[] = [];
   for await (const chunk of tar.pack(source, { map: change })) chunks.push(chunk as Buffer);
-  removeReadOnly(source);
+  removeTree(source);
   const bytes = Buffer.concat(chunks);
   const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
   blobs.set(digest, bytes);

@@ -12,7 +12,8 @@ import type { BuildOrder, BuildStatus } from "../../model/host.ts";
 import type { ImageRef } from "../../model/run-spec.ts";
 import { explainExit } from "../explain.ts";
 import type { Images, ResolvedImage } from "../images.ts";
-import { describeFolder, giveTo, makeReadOnly, removeReadOnly } from "./files.ts";
+import { removeTree } from "../../base/remove-tree.ts";
+import { describeFolder, giveTo, makeReadOnly } from "./files.ts";
 import { planBuild, type BuildStep } from "./language.ts";
 import { runStep } from "./run-step.ts";
 import { storeArchive, unpackArchive, type UnpackLimits } from "./unpack.ts";
@@ -177,7 +178,7 @@ export class Builder implements Images {
     const { image, source, build: command } = build.order;
     const folder = this.#folder(image);
     const { uid, limits } = this.#options;
-    removeReadOnly(folder);
+    removeTree(folder);
     writeFileSync(this.#logFile(image), "", { mode: 0o600 });
     const archive = join(this.#logsFolder, `${hexOf(image)}.tar`);
     try {
@@ -267,7 +268,7 @@ export class Builder implements Images {
     // The marker first: what is half deleted must not look whole.
     for (const file of [`${this.#markerFile(image)}.previous`, this.#markerFile(image)])
       rmSync(file, { force: true });
-    removeReadOnly(this.#folder(image));
+    removeTree(this.#folder(image));
     rmSync(this.#logFile(image), { force: true });
   }
 
