@@ -4,6 +4,8 @@ import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { errnoOf, messageOf, UserError } from "../base/errors.ts";
+import { readSettings, type Settings } from "../base/settings.ts";
+import { cliSettings } from "./settings.ts";
 import type { Shell } from "./shell.ts";
 
 /** What bootstrap writes to `platform.json`: addresses, no secrets. Unknown keys are for others. */
@@ -16,10 +18,14 @@ export interface Connection {
   readonly startHint: string;
 }
 
+export function settingsIn(env: Shell["env"]): Settings<typeof cliSettings> {
+  return readSettings("command line", cliSettings, env);
+}
+
 /** `--state`, else $GILLIAM_STATE, else /var/lib/gilliam for root and the user's own state folder for others. */
 export function stateFolder({ env, uid }: Shell, option: string | undefined): string {
-  const chosen = option ?? env["GILLIAM_STATE"];
-  if (chosen !== undefined && chosen !== "") return chosen;
+  const chosen = option ?? settingsIn(env).state;
+  if (chosen !== "") return chosen;
   if (uid === 0) return "/var/lib/gilliam";
   const home = env["XDG_STATE_HOME"] || join(env["HOME"] || homedir(), ".local/state");
   return join(home, "gilliam");
@@ -39,8 +45,8 @@ export function startHint({ cwd }: Pick<Shell, "cwd">, stateOption?: string): st
  */
 export function findPlatform(shell: Shell, stateOption: string | undefined): Connection {
   const hint = startHint(shell, stateOption);
-  const { GILLIAM_URL: url, GILLIAM_TOKEN: token } = shell.env;
-  if (url !== undefined && url !== "" && stateOption === undefined) {
+  const { url, token } = settingsIn(shell.env);
+  if (url !== "" && stateOption === undefined) {
     if (URL.parse(url) === null || !/^https?:/.test(url)) {
       throw new UserError(`GILLIAM_URL must be like "http://127.0.0.1:7000"; it is "${url}"`, {
         code: "usage",

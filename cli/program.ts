@@ -3,6 +3,7 @@ import { type Argument, Command, CommanderError } from "commander";
 import { messageOf, UserError } from "../base/errors.ts";
 import { addCompletion } from "./completion.ts";
 import { Style } from "./output/style.ts";
+import { settingsIn } from "./platform.ts";
 import type { Shell } from "./shell.ts";
 import { exitCodeOf } from "./usage-error.ts";
 import { addGlobalOptions, addVerb, type AnyVerb } from "./verb.ts";
@@ -106,14 +107,15 @@ function readVersion(): string {
 
 /** What, every problem, what next. An error that nobody foresaw is shown as the bug it is. */
 function describeError(error: unknown, style: Style, { env }: Shell): string {
+  const debug = settingsIn(env).debug !== "";
   if (!(error instanceof UserError)) {
     const stack = error instanceof Error ? error.stack : String(error);
-    return `${style.red("gilliam: this is a bug")}: ${env["GILLIAM_DEBUG"] ? stack : messageOf(error)}\nSet GILLIAM_DEBUG=1 to see where.`;
+    return `${style.red("gilliam: this is a bug")}: ${debug ? stack : messageOf(error)}\nSet GILLIAM_DEBUG=1 to see where.`;
   }
   return [
     `${style.red("gilliam:")} ${error.message}`,
     ...error.problems.map((problem) => `  ${problem}`),
     ...(error.next === undefined ? [] : [error.next]),
-    ...(env["GILLIAM_DEBUG"] ? [error.stack ?? ""] : []),
+    ...(debug ? [error.stack ?? ""] : []),
   ].join("\n");
 }

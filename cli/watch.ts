@@ -157,6 +157,6 @@ function notReady(
 
 /** "web: 1 of 2 ready; web-… runs for 3s and does not answer". */
 export function progressLine({ name, ready, wanted, state, explanation }: ServiceView): string {
-  const amount = state === "down" ? "down" : `${ready} of ${wanted} ready`;
+  const amount = state === "down" ? "down" : wanted === 0 ? "stopping" : `${ready} of ${wanted} ready`;
   return `${name}: ${amount}${explanation === "" ? "" : `; ${printable(explanation)}`}`;
 }

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { accessSync, constants, existsSync, readFileSync, statfsSync } from "node:fs";
+import { accessSync, constants, existsSync, statfsSync } from "node:fs";
 import { lookup } from "node:dns/promises";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
@@ -9,7 +9,6 @@ export interface Probe {
   /** Standard output of a command that ended with 0; undefined when it is missing, fails or takes over 5 s. */
   run(command: string, args: readonly string[]): Promise<string | undefined>;
   exists(path: string): boolean;
-  read(path: string): string | undefined;
   /** Whether this user may write there; for a path that does not exist, in the nearest folder above that does. */
   isWritable(path: string): boolean;
   /** Bytes left for this user on the file system that holds `path` (or its nearest folder above). */
@@ -27,13 +26,6 @@ export const machineProbe: Probe = {
       });
     }),
   exists: existsSync,
-  read: (path) => {
-    try {
-      return readFileSync(path, "utf8");
-    } catch {
-      return undefined;
-    }
-  },
   isWritable: (path) => {
     try {
       accessSync(nearest(path), constants.W_OK);

@@ -127,7 +127,14 @@ test("a formation with trouble says what and why, in lines that fit", () => {
 
 test("a formation that is down says so", () => {
   expect(
-    formationText(formation({ state: "down", services: [service({ state: "down", ready: 0 })] }), plain, 80),
+    formationText(
+      formation({
+        state: "down",
+        services: [service({ state: "down", ready: 0, explanation: "The formation is down." })],
+      }),
+      plain,
+      80,
+    ),
   ).toBe(
     text(
       "shop is down: nothing of it runs. Its releases and volumes stay; `gilliam up` runs it again.",

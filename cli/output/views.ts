@@ -121,7 +121,7 @@ export function formationText(view: FormationView, style: Style, width: number):
         ? ""
         : `, canary ${canary.release} at ${canary.weight} % (${canary.ready} of ${canary.wanted} ready)`;
     lines.push(`  ${mark} ${name.padEnd(nameWidth)}  ${word}  ${style.dim(`release ${release}`)}${share}`);
-    if (explanation !== "") {
+    if (explanation !== "" && view.state !== "down") {
       const indent = " ".repeat(nameWidth + 6);
       const room = Math.max(30, Math.min(width, 110));
       lines.push(indent + wrapText(printable(explanation), room - indent.length, indent));

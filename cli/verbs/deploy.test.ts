@@ -99,6 +99,17 @@ test("a wait goes on while control restarts", async () => {
   expect(stderr).toMatch(/Cannot reach Gilliam's control at .*: the connection broke; waiting for it/);
 });
 
+test("a service that was failing before does not fail the deploy, but is named", async () => {
+  const services = [
+    service(),
+    service({ name: "ledger", ready: 0, state: "failing", explanation: "It crashed." }),
+  ];
+  bench.control.handlers.formation = () => ({ value: formation({ services }) });
+  const { code, stderr } = await bench.gilliam(["deploy"]);
+  expect(code).toBe(0);
+  expect(stderr).toContain("! Not part of this change: ledger: 0 of 2 ready; It crashed.");
+});
+
 test("a wait has an end", async () => {
   bench.control.handlers.formation = () => ({
     value: formation({ services: [service({ state: "waiting", explanation: "No host has room." })] }),

@@ -7,7 +7,7 @@ import { planText } from "../output/plan-text.ts";
 import { list } from "../output/words.ts";
 import { runSteps } from "../steps.ts";
 import type { Verb } from "../verb.ts";
-import { timeoutOf, waitUntilSettled } from "../watch.ts";
+import { progressLine, timeoutOf, waitUntilSettled } from "../watch.ts";
 import { publicUrls } from "../public-urls.ts";
 
 interface Options {
@@ -56,6 +56,9 @@ export const deploy: Verb<Options> = {
       failure: `Release ${answer.release} of ${answer.formation} does not become ready`,
       next: failureHint(answer),
     });
+    for (const service of view.services.filter(({ state }) => state === "failing")) {
+      context.note(context.noteStyle.yellow(`! Not part of this change: ${progressLine(service)}`));
+    }
     report(context, answer, mode, publicUrls(context, view));
     return 0;
   },

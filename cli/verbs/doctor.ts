@@ -4,7 +4,7 @@ import type { Context } from "../context.ts";
 import { checkMachine, type Finding, type MachineFacts } from "../doctor/checks.ts";
 import { machineProbe } from "../doctor/probe.ts";
 import type { Style } from "../output/style.ts";
-import { readPlatform, stateFolder } from "../platform.ts";
+import { readPlatform, settingsIn, stateFolder } from "../platform.ts";
 import type { Verb } from "../verb.ts";
 
 export const doctor: Verb = {
@@ -38,8 +38,7 @@ async function factsOf(context: Context): Promise<MachineFacts> {
 
 async function controlState(context: Context, folder: string): Promise<MachineFacts["control"]> {
   try {
-    if (readPlatform(folder) === undefined && context.shell.env["GILLIAM_URL"] === undefined)
-      return undefined;
+    if (readPlatform(folder) === undefined && settingsIn(context.shell.env).url === "") return undefined;
     const url = context.client.baseUrl;
     await context.client.call("status", {});
     return { url, error: undefined };

@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import type { Context } from "../context.ts";
 import { UserError } from "../../base/errors.ts";
+import { settingsIn } from "../platform.ts";
 import { publicUrls } from "../public-urls.ts";
 import type { Verb } from "../verb.ts";
 
@@ -32,7 +33,7 @@ async function openBrowser({ shell }: Context, url: string): Promise<void> {
   const { env } = shell;
   const desktop = process.platform === "darwin" || Boolean(env["DISPLAY"]) || Boolean(env["WAYLAND_DISPLAY"]);
   if (!desktop) return;
-  const opener = env["BROWSER"] || (process.platform === "darwin" ? "open" : "xdg-open");
+  const opener = settingsIn(env).browser || (process.platform === "darwin" ? "open" : "xdg-open");
   const child = spawn(opener, [url], { stdio: "ignore", detached: true });
   await new Promise<void>((resolve) => {
     child.once("error", () => resolve());
