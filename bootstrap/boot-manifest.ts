@@ -1,5 +1,7 @@
+import { join } from "node:path";
 import type { BootManifest } from "../model/boot.ts";
 import type { RunSpec } from "../model/run-spec.ts";
+import { compileCacheOf } from "./compile-cache.ts";
 import type { Ports } from "./ports.ts";
 
 export interface BootFacts {
@@ -17,7 +19,8 @@ type BootInstance = BootManifest["instances"][number];
 export function bootManifest({ state, hostId, ports, isPublic, platform }: BootFacts): BootManifest {
   const controlUrl = `http://127.0.0.1:${ports.control}`;
   const shared = { GILLIAM_STATE: state, GILLIAM_HOST_ID: hostId, GILLIAM_PLATFORM_HASH: platform };
-  const proxy = { ...shared, GILLIAM_CONTROL_URL: controlUrl };
+  const NODE_COMPILE_CACHE = compileCacheOf(join(state, "platform", platform));
+  const proxy = { ...shared, GILLIAM_CONTROL_URL: controlUrl, NODE_COMPILE_CACHE };
   return {
     formation: "gilliam",
     instances: [

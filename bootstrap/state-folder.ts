@@ -10,7 +10,7 @@ const STATE_VERSION = 1;
 const VERSION_LINE = /^gilliam state (\d{1,9})$/;
 
 /** Whom control, edge and sidecar run as when the executor is root. Files that they read or write are theirs. */
-const PLATFORM_UID = 199_999;
+export const PLATFORM_UID = 199_999;
 
 /** `platform.json`: where everything is; anybody may read it, so no secrets. */
 const PlatformFile = z.looseObject({

@@ -10,6 +10,7 @@ import { BootManifest } from "../model/boot.ts";
 import { InstanceStatus } from "../model/instance.ts";
 import { hostIdFrom } from "../model/names.ts";
 import { bootManifest } from "./boot-manifest.ts";
+import { warmCompileCache } from "./compile-cache.ts";
 import { executorRuns, lockState } from "./lock.ts";
 import { PORTS, type PortName, type UpOptions } from "./options.ts";
 import { installPrograms } from "./packages.ts";
@@ -23,6 +24,7 @@ import {
 import { choosePorts, type Ports } from "./ports.ts";
 import {
   inspectState,
+  PLATFORM_UID,
   type PlatformFile,
   prepareState,
   readToken,
@@ -133,6 +135,11 @@ async function start(
   say(`Copying the platform to ${join(state, "platform", image.hash)} …`);
   const folder = copyPlatform(root, state, image);
   if (!orphaned) removeOtherPlatforms(state, image.hash);
+  const ownUid = process.getuid?.() ?? 0;
+  const uid = ownUid === 0 ? PLATFORM_UID : ownUid;
+  if (!warmCompileCache({ folder, node: nodeOf(root, folder), uid })) {
+    say("  the compile cache could not be written: sidecar and edge start more slowly");
+  }
   const platform = describe(options, ports, isPublic, image, known?.hostId ?? hostIdFrom(hostname()));
   const boot = bootManifest({ state, hostId: platform.hostId, ports, isPublic, platform: image.hash });
   writeWhole(join(state, "boot.json"), `${JSON.stringify(BootManifest.parse(boot), null, 2)}\n`, 0o644);
@@ -179,8 +186,7 @@ function supervise(
   const logPath = executorLog(state);
   if (existsSync(logPath) && statSync(logPath).size > LOG_BYTES_MAX) renameSync(logPath, `${logPath}.1`);
   const log = openSync(logPath, "a", 0o600);
-  const fromRoot = relative(root, process.execPath);
-  const node = fromRoot.startsWith("node_modules") ? join(folder, fromRoot) : process.execPath;
+  const node = nodeOf(root, folder);
   const child = spawn("sh", [join(folder, "bootstrap/supervise.sh"), node, folder, state], {
     cwd: "/",
     detached: true,
@@ -199,6 +205,12 @@ function supervise(
   });
   child.unref();
   closeSync(log);
+}
+
+/** The Node.js in the platform's copy where we run on the clone's own, else ours. */
+function nodeOf(root: string, folder: string): string {
+  const fromRoot = relative(root, process.execPath);
+  return fromRoot.startsWith("node_modules") ? join(folder, fromRoot) : process.execPath;
 }
 
 const executorLog = (state: string) => join(state, "supervise", "executor.log");

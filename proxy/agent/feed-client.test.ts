@@ -12,10 +12,14 @@ class FakeFeed implements FeedTransport {
   #wake = Promise.withResolvers<void>();
   #ended = false;
 
-  async *open(epoch: number, signal: AbortSignal): AsyncGenerator<string> {
+  open(epoch: number, signal: AbortSignal): Promise<AsyncGenerator<string>> {
     this.asked.push(epoch);
-    if (this.refuse) throw new Error("connect ECONNREFUSED");
+    if (this.refuse) return Promise.reject(new Error("connect ECONNREFUSED"));
     this.#ended = false;
+    return Promise.resolve(this.#stream(signal));
+  }
+
+  async *#stream(signal: AbortSignal): AsyncGenerator<string> {
     signal.addEventListener("abort", () => this.#wake.resolve());
     while (true) {
       for (let line = this.#lines.shift(); line !== undefined; line = this.#lines.shift()) yield line;

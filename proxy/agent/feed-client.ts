@@ -9,8 +9,11 @@ import { FeedMessage, type MeshConfig } from "../../model/mesh.ts";
 
 /** How the feed is reached; feed-http.ts is the real one. */
 export interface FeedTransport {
-  /** Yields the stream's lines, the proxy having said that it is at `epoch`. Ends or throws when it breaks. */
-  open(epoch: number, signal: AbortSignal): AsyncIterable<string>;
+  /**
+   * Resolves when control took the proxy on, which has said that it is at `epoch`; rejects when it did not.
+   * Yields the stream's lines then, and ends or throws when it breaks.
+   */
+  open(epoch: number, signal: AbortSignal): Promise<AsyncIterable<string>>;
 }
 
 export interface FeedClientOptions {
@@ -100,7 +103,10 @@ export class FeedClient {
     const signal = AbortSignal.any([stream.signal, this.#stop.signal]);
     let silence = clock.after(silentMs, () => stream.abort(silent(silentMs)));
     try {
-      for await (const line of transport.open(this.#askWhole ? 0 : (this.#current?.epoch ?? 0), signal)) {
+      const lines = await transport.open(this.#askWhole ? 0 : (this.#current?.epoch ?? 0), signal);
+      this.#connected = true;
+      this.#options.log.info({ epoch: this.#current?.epoch ?? 0 }, "following control");
+      for await (const line of lines) {
         silence[Symbol.dispose]();
         silence = clock.after(silentMs, () => stream.abort(silent(silentMs)));
         this.#heard(line);
@@ -116,10 +122,6 @@ export class FeedClient {
   #heard(line: string): void {
     const message = parseLine(line);
     this.#lastLineMs = this.#options.clock.nowMs();
-    if (!this.#connected) {
-      this.#connected = true;
-      this.#options.log.info({ epoch: this.#current?.epoch ?? 0 }, "following control");
-    }
     switch (message.kind) {
       case "alive":
         this.#attempt = 0;

@@ -32,11 +32,11 @@ export function createControlClient(control: ControlAddress): ControlClient {
       request(url, options, resolve).on("error", reject).end(body);
     });
   return {
-    async *open(epoch, signal) {
+    async open(epoch, signal) {
       const query = new URLSearchParams({ epoch: String(epoch), kind: control.kind, host: control.hostId });
       const response = await send(`${base}?${query.toString()}`, { headers, signal, agent: false }, "");
       await expectSuccess(response);
-      yield* readLines(response, control.lineBytesMax);
+      return readLines(response, control.lineBytesMax);
     },
     async report(report, signal) {
       const body = JSON.stringify(report);
