@@ -126,6 +126,8 @@ export function createKeeper(
     random,
     log,
     drainMs: settings.drain,
+    // A worker may use up its whole start, be replaced, and the next one still be in time.
+    openMsMax: Math.max(10_000, settings.startMax * 2),
     ...(plan.onRequest === undefined ? {} : { onRequest: plan.onRequest }),
   });
 }
