@@ -29,8 +29,6 @@ export interface AgentOptions {
 const REPORT_MS = 2_000;
 /** Changes that come together are reported together, in milliseconds. */
 const REPORT_DELAY_MS = 15;
-/** While a shutdown waits for somebody's grace to end, it says so this often, in milliseconds. */
-const SHUTDOWN_WORD_MS = 10_000;
 /** How often the sidecar's list is compared with ours, in milliseconds. */
 const LOCAL_PORTS_MS = 5_000;
 
@@ -136,17 +134,11 @@ export class Agent {
     const all = [...this.#runners.values()];
     for (const wave of stopOrder(all)) {
       tell(`stopping ${wave.join(", ")}`);
-      using _waiting = this.#options.clock.every(SHUTDOWN_WORD_MS, () => tell(this.#stillRunning(wave)));
       await Promise.all(wave.map((id) => this.get(id).stop("the platform goes down")));
     }
     await this.#removeOneOffs();
     await driver.sweep();
     await driver.dismantle();
-  }
-
-  #stillRunning(ids: readonly string[]): string {
-    const running = ids.filter((id) => this.#runners.get(id)?.isStopped === false);
-    return `waiting for ${running.map((id) => `${id} (${this.get(id).status().reason})`).join(", ")}`;
   }
 
   #apply(message: AssignmentsMessage & { kind: "assignments" }): void {

@@ -138,7 +138,7 @@ export class Builder implements Images {
       case "building":
         return {
           kind: "waiting",
-          reason: `its image is being built: ${explanation}`,
+          reason: `its image is being built (${explanation || "fetching the source"})`,
         };
     }
   }
@@ -160,7 +160,7 @@ export class Builder implements Images {
       const build = this.#builds.get(image);
       if (build === undefined || this.#abort.signal.aborted) continue;
       const startedMs = this.#options.clock.nowMs();
-      this.#set(build, { state: "building", explanation: "its source is being fetched" });
+      this.#set(build, { state: "building" });
       try {
         await this.#build(build);
         const tookMs = this.#options.clock.nowMs() - startedMs;

@@ -153,16 +153,19 @@ export class ExecutorHarness implements AsyncDisposable {
     timeoutMs = 15_000,
   ): Promise<InstanceStatus> {
     let last: InstanceStatus | undefined;
-    const holds = () => {
-      last = this.status(instanceId);
-      return last !== undefined && condition(last);
-    };
-    try {
-      await expect.poll(holds, { timeout: timeoutMs, interval: 20 }).toBe(true);
-    } catch (cause) {
-      const output = this.output.split("\n").slice(-30).join("\n");
-      throw new Error(`${instanceId} is ${JSON.stringify(last)}\n${output}`, { cause });
-    }
+    await expect
+      .poll(
+        () => {
+          last = this.status(instanceId);
+          return last !== undefined && condition(last);
+        },
+        {
+          timeout: timeoutMs,
+          interval: 20,
+          message: () => `${JSON.stringify(last)}\n${this.output}`,
+        } as never,
+      )
+      .toBe(true);
     return last as InstanceStatus;
   }
 

@@ -29,27 +29,16 @@ export function processesNaming(text: string): number {
   return [...readAllProc("environ"), ...readAllProc("cmdline")].filter((one) => one.includes(text)).length;
 }
 
-/** Pids of node processes whose HOME is `home`: the commands of one instance, without shims. */
-export function commandsNaming(home: string): number[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => readProc(pid, "environ").split("\0").includes(`HOME=${home}`))
-    .filter((pid) => readProc(pid, "cmdline").startsWith("node\0"))
-    .map(Number);
-}
-
 function readAllProc(file: string): string[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
-    .map((pid) => readProc(pid, file));
-}
-
-function readProc(pid: string, file: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/${file}`, "utf8");
-  } catch {
-    return ""; // It ended while we looked.
-  }
+    .map((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/${file}`, "utf8");
+      } catch {
+        return "";
+      }
+    });
 }
 
 export async function freePort(): Promise<number> {

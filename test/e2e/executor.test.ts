@@ -1,13 +1,10 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { systemClock } from "../../base/clock.ts";
-import { seededRandom } from "../../base/random.ts";
 import type { ExecMessage, LogLine } from "../../model/api.ts";
 import type { BootManifest } from "../../model/boot.ts";
 import { imageDigest } from "../../model/image.ts";
 import { ExecutorHarness, WEB_COMMAND, isRunning, makeSpec } from "./executor-harness.ts";
 import {
-  commandsNaming,
   freePort,
   openFiles,
   packSource,
@@ -387,34 +384,5 @@ test(
       .map(({ text }) => Number(text.slice(5)));
     expect(numbers.length).toBeGreaterThan(100);
     expect(numbers).toEqual(numbers.map((_, at) => at));
-  },
-);
-
-test.for(networks)(
-  "killed at any moment, it leaves one process an instance, and nothing else (SEED=7, %s)",
-  {
-    timeout: 120_000,
-  },
-  async (network) => {
-    await using harness = await ExecutorHarness.open(network);
-    const random = seededRandom(7);
-    const hasty = { GILLIAM_RESTART_BASE: "50ms", GILLIAM_RESTART_MAX: "100ms" };
-    const ids = ["a", "b", "c"].map((letter) => `shop-web-r1-${letter.repeat(5)}`);
-    const spec = makeSpec({ command: WEB_COMMAND, port: 8080, health: { kind: "http", path: "/" } });
-    harness.assign(ids.map((instanceId) => ({ instanceId, spec, want: "run" })));
-    for (let round = 0; round < 8; round += 1) {
-      harness.startExecutor(hasty);
-      await expect.poll(() => harness.reports.length, { timeout: 15_000 }).toBeGreaterThan(0);
-      await systemClock.sleep(random() * 300);
-      const victim = harness.status(ids[round % 3] ?? "")?.pid;
-      if (victim !== undefined && random() < 0.7) process.kill(victim, "SIGKILL");
-      await systemClock.sleep(random() * 30);
-      await harness.killExecutor();
-    }
-    harness.startExecutor(hasty);
-    for (const id of ids) {
-      const { pid } = await harness.until(id, ({ phase }) => phase === "ready");
-      expect(commandsNaming(`${harness.folder}/executor/instances/${id}/home`)).toEqual([pid]);
-    }
   },
 );

@@ -154,16 +154,31 @@ export class Platform {
     return view as FormationView;
   }
 
-  /** Process ids of a platform part's own program: `control/main.ts`, `proxy/main.ts`, `executor/main.ts`. */
+  /** Process ids of programs started like `proxy/main.ts` or `server.py`, lowest first; their shells do not count. */
   pidsOf(script: string): number[] {
     return findLeftovers(this.state)
-      .processes.filter(({ command }) => command.includes(script))
-      .map(({ pid }) => pid);
+      .processes.filter(({ command }) => {
+        const [program = "", ...rest] = command.split(" ");
+        return !program.endsWith("sh") && rest.some((argument) => argument.endsWith(script));
+      })
+      .map(({ pid }) => pid)
+      .toSorted((a, b) => a - b);
   }
 
   executorLog(): string {
     const path = join(this.state, "supervise/executor.log");
     return existsSync(path) ? readFileSync(path, "utf8").split("\n").slice(-40).join("\n") : "";
+  }
+
+  /** Places an order through the edge; says which instance and release of api took it. */
+  async order(): Promise<{ key: string; servedBy: string }> {
+    const answer = await fetch(new URL("/orders", this.addresses.edgeUrl), {
+      method: "POST",
+      headers: { host: "shop.localhost", "content-type": "application/json" },
+      body: JSON.stringify({ product: 2, quantity: 1 }),
+    });
+    if (answer.status !== 201) throw new Error(`an order got ${answer.status}: ${await answer.text()}`);
+    return (await answer.json()) as { key: string; servedBy: string };
   }
 
   /** One request through the edge. */
@@ -203,6 +218,16 @@ export async function until(
     if (performance.now() > deadlineMs) throw new Error(`waited ${timeoutMs / 1000} s in vain for ${what}`);
     await sleep(100);
   }
+}
+
+/**
+ * How many times slower this machine is now than an idle one: promises in seconds are made for an idle one, and tests
+ * run beside others. Measured by what it takes to start Node.js, some 60 ms without load.
+ */
+export async function slowness(): Promise<number> {
+  const startMs = performance.now();
+  await run(process.execPath, ["--eval", "0"]);
+  return Math.max(1, (performance.now() - startMs) / 80);
 }
 
 export function kill(pids: readonly number[], signal: NodeJS.Signals = "SIGKILL"): void {

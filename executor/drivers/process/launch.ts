@@ -1,15 +1,38 @@
-import { join } from "node:path";
 import type { Privileges } from "../../driver.ts";
 
 /**
- * How a command line becomes a process: the argument vectors. Pure.
+ * How a command line becomes a process: the argument vectors, and the two small shell programs in them. Pure.
  *
- *   nsenter (network) → shim.sh (own session, the executor's user) → [joins cgroups] → setpriv → sh -c COMMAND
+ *   nsenter (network) → shim (own session, the executor's user) → [joins cgroups] → setpriv → sh -c COMMAND
  */
 
-/** Scripts rather than -c, so that a process list stays readable. */
-const SHIM = join(import.meta.dirname, "shim.sh");
-const JOIN = join(import.meta.dirname, "join.sh");
+/**
+ * Outlives the executor to write down how the command ended. Arguments: the run folder, files to write 0 to, `--`,
+ * the command. It holds no state but three files: `shim` and `child`, lines of /proc/PID/stat that name the two
+ * processes for good, and `exit`, the code; the time is the file's. It ignores the stop signals sent to its process
+ * group by catching them: a caught signal is reset for the command, an ignored one would stay ignored.
+ * The command runs in the foreground, because a shell gives background commands a deaf ear to SIGINT.
+ */
+export const SHIM = `
+run=$1; shift
+ulimit -c 0
+read -r line < /proc/self/stat; echo "$line" > "$run/shim"
+trap : TERM INT QUIT HUP USR1 USR2
+(
+  read -r line < /proc/self/stat; echo "$line" > "$run/child"
+  while [ "$1" != -- ]; do echo 0 > "$1" || :; shift; done 2> /dev/null
+  shift
+  exec "$@"
+)
+echo $? > "$run/exit"
+`;
+
+/** The same without the book-keeping, for commands that run beside an instance. */
+const JOIN = `
+while [ "$1" != -- ]; do echo 0 > "$1" || :; shift; done 2> /dev/null
+shift
+exec "$@"
+`;
 
 export interface Launch {
   readonly runFolder: string;
@@ -31,7 +54,9 @@ export function shimArguments(launch: Launch, command: string): string[] {
   return [
     ...enter(launch.namespace),
     "/bin/sh",
+    "-c",
     SHIM,
+    "gilliam-shim",
     launch.runFolder,
     ...launch.cgroupFiles,
     "--",
@@ -46,7 +71,9 @@ export function execArguments(launch: Launch, command: readonly string[]): strin
   return [
     ...enter(launch.namespace),
     "/bin/sh",
+    "-c",
     JOIN,
+    "gilliam-exec",
     ...launch.cgroupFiles,
     "--",
     ...dropPrivileges(launch.identity),

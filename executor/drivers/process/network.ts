@@ -93,10 +93,11 @@ export class NamespaceNetwork {
       "-c",
       "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start; echo 1 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6 || :",
     ]);
-    await mustRun(["ip", "-n", name, "-batch", "-"], "link set lo up\nlink set eth0 up\n");
+    await mustRun(
+      ["ip", "-n", name, "-batch", "-"],
+      `link set lo up\nlink set eth0 up\naddress add ${this.addressOf(slot)}/32 dev eth0\n`,
+    );
     if (port !== undefined) await this.#letAnswer(name, port);
-    // The address comes last and says that all is done: an executor killed before this leaves no half namespace in use.
-    await mustRun(["ip", "-n", name, "address", "add", `${this.addressOf(slot)}/32`, "dev", "eth0"]);
   }
 
   async delete(slot: number): Promise<void> {

@@ -11,7 +11,7 @@ import {
   type ProcessStat,
 } from "./proc.ts";
 
-/** The three files that shim.sh writes: all an executor needs to find an instance again. */
+/** The three files the shim writes (see launch.ts): all an executor needs to find an instance again. */
 
 export interface RunFiles {
   readonly shim: ProcessStat | undefined;
@@ -79,6 +79,5 @@ function readStatFile(path: string): ProcessStat | undefined {
 }
 
 function fileMs(path: string): number | undefined {
-  const mtimeMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
-  return mtimeMs === undefined ? undefined : Math.round(mtimeMs);
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs;
 }
