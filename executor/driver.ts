@@ -1,4 +1,4 @@
-import type { HealthCheck, Resources, RunSpec } from "../model/run-spec.ts";
+import type { Resources, RunSpec } from "../model/run-spec.ts";
 
 /**
  * The port to whatever runs instances on this host. One contract suite, test/contract/driver.contract.ts, holds
@@ -153,4 +153,4 @@ export interface Usage {
   readonly cpuSeconds: number;
 }
 
-export type { HealthCheck, Resources };
+export type { Resources };

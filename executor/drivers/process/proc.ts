@@ -47,14 +47,6 @@ export function listPids(): number[] {
     .map(Number);
 }
 
-/** Live processes of a session, zombies left out. */
-export function sessionMembers(session: number): ProcessStat[] {
-  return listPids()
-    .map(readStat)
-    .filter((stat) => stat !== undefined)
-    .filter((stat) => stat.session === session && stat.state !== "Z");
-}
-
 /** Live processes whose environment holds `variable` (`HOME=/…`), whatever session they moved to. */
 export function processesWithVariable(variable: string): ProcessStat[] {
   return listPids()
