@@ -281,6 +281,15 @@ describe("a client", () => {
     expect(probe.log.slice(2)).toEqual(["head 1 204 [] end", "close NO_ERROR"]);
   });
 
+  test("a server that resets each stream behind its whole response is no flood (8.1)", () => {
+    const { probe, connection } = asked();
+    for (let id = 1; id < 1_000; id += 2) {
+      probe.feed(headers(id, [":status", "204"]), frame(3, 0, id, "00000000"));
+      connection.request(TARGET, [], true);
+    }
+    expect(connection.closed).toBe(false);
+  });
+
   test("too many interim responses reset the stream", () => {
     const { probe } = asked();
     for (let turn = 0; turn < 33; turn++) probe.feed(headers(1, [":status", "102"], false));

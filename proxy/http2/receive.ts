@@ -8,6 +8,7 @@ import {
   FRAME_SIZE_ERROR,
   GOAWAY,
   HEADERS,
+  NO_ERROR,
   PING,
   PRIORITY,
   PROTOCOL_ERROR,
@@ -147,7 +148,8 @@ function receiveReset(core: Core, streamId: number, bytes: Buffer, start: number
     core.drop(stream);
     core.events.onReset(stream, code, core.describeReset(streamId, code));
   }
-  if (!core.isServer && stream !== undefined) return;
+  // A server may reset what it has answered completely (RFC 9113, 8.1); a client has no such reason.
+  if (!core.isServer && (stream !== undefined || code === NO_ERROR)) return;
   if (!core.resets.take(core.nowMs)) core.fail(ENHANCE_YOUR_CALM, "too many streams were reset");
 }
 
