@@ -5,11 +5,13 @@ import { readSettings } from "../base/settings.ts";
 import { writeCompileCacheSoon } from "./agent/compile-cache.ts";
 import * as run from "./agent/run-keeper.ts";
 import { edgeSettings } from "./agent/settings.ts";
+import { http2Settings } from "./http2/limits.ts";
 
 /** The edge: a keeper that owns the public and the admin socket, and one worker that serves them. */
 async function main(): Promise<void> {
   if (process.argv.includes("--warm-cache")) return; // Everything is loaded by now: Node writes its cache and ends.
   const settings = readSettings("edge", edgeSettings, process.env);
+  const http2Limits = readSettings("edge", http2Settings, process.env);
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("edge", stateDir, systemClock, systemRandom);
   const token = run.readHostToken(settings, stateDir);
@@ -19,6 +21,7 @@ async function main(): Promise<void> {
     {
       part: "edge",
       settings,
+      http2Limits,
       workerEntry: join(import.meta.dirname, "agent/edge-worker.ts"),
       environment: { PATH: process.env["PATH"] ?? "" },
     },

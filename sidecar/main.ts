@@ -7,6 +7,7 @@ import { readSettings } from "../base/settings.ts";
 import { writeCompileCacheSoon } from "../proxy/agent/compile-cache.ts";
 import { bindUnix, removeStaleSocket } from "../proxy/agent/handles.ts";
 import * as run from "../proxy/agent/run-keeper.ts";
+import { http2Settings } from "../proxy/http2/limits.ts";
 import type { PortsRequest } from "./api.ts";
 import { withoutCapabilities } from "./capabilities.ts";
 import { InstancePorts, type InstanceRecord } from "./instance-ports.ts";
@@ -20,6 +21,7 @@ async function main(): Promise<void> {
     return;
   }
   const settings = readSettings("sidecar", sidecarSettings, process.env);
+  const http2Limits = readSettings("sidecar", http2Settings, process.env);
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("sidecar", stateDir, systemClock, systemRandom);
   const { clock, folder, log } = around;
@@ -34,6 +36,7 @@ async function main(): Promise<void> {
     {
       part: "sidecar",
       settings,
+      http2Limits,
       workerEntry: join(import.meta.dirname, "worker.ts"),
       environment: pick(process.env, ["PATH", "NODE_EXTRA_CA_CERTS"]),
       prefix: withoutCapabilities(),

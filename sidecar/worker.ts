@@ -62,7 +62,14 @@ runWorker({
       log,
       bootId: randomUUID(),
       createEngine: (onAccess) =>
-        createEngine({ name: "sidecar", clock: systemClock, random: systemRandom, log, onAccess }),
+        createEngine({
+          name: "sidecar",
+          clock: systemClock,
+          random: systemRandom,
+          log,
+          onAccess,
+          http2Limits: settings.http2Limits ?? {},
+        }),
     });
     writeCompileCacheSoon(systemClock, () => log.info("compile cache written"));
     return Promise.resolve(program);

@@ -5,6 +5,7 @@ import type { Clock } from "../../base/clock.ts";
 import { UserError, messageOf } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
 import type { Settings } from "../../base/settings.ts";
+import type { Http2Limits } from "../http2/limits.ts";
 import { bindTcp } from "./handles.ts";
 import { Keeper } from "./keeper.ts";
 import { defaultKeeperPolicy } from "./keeper-policy.ts";
@@ -29,6 +30,8 @@ export interface KeeperPlan {
   readonly part: "edge" | "sidecar";
   readonly settings: CommonSettings;
   readonly workerEntry: string;
+  /** Absent: the defaults. */
+  readonly http2Limits?: Http2Limits;
   /** Of the keeper's environment, what the worker may see. */
   readonly environment: Readonly<Record<string, string>>;
   readonly prefix?: readonly string[];
@@ -113,6 +116,7 @@ export function createKeeper(
     feedLineBytesMax: settings.feedLineMax,
     feedSilentMs: settings.feedSilence,
     reportEveryMs: settings.reportEvery,
+    ...(plan.http2Limits === undefined ? {} : { http2Limits: plan.http2Limits }),
   };
   return new Keeper({
     command,

@@ -1,3 +1,4 @@
+import type { Http2Limits } from "../http2/limits.ts";
 import type { AccessLogPolicy } from "./access-log.ts";
 
 /** What the keeper hands its worker over IPC: settings already parsed, and what only the keeper may read. */
@@ -15,4 +16,6 @@ export interface WorkerSettings {
   readonly feedLineBytesMax: number;
   readonly feedSilentMs: number;
   readonly reportEveryMs: number;
+  /** Absent: the defaults. */
+  readonly http2Limits?: Http2Limits;
 }
