@@ -1,3 +1,5 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { run } from "./processes.ts";
 
@@ -31,10 +33,19 @@ export async function h2load(
   connections: number,
   streams: number,
   seconds: number,
+  post?: { readonly fields: readonly string[]; readonly body: string },
 ): Promise<Load> {
-  return parseH2load(
-    await run(core, ["h2load", `-c${connections}`, `-m${streams}`, "-t1", `-D${seconds}`, url]),
-  );
+  const command = ["h2load", `-c${connections}`, `-m${streams}`, "-t1", `-D${seconds}`];
+  if (post === undefined) return parseH2load(await run(core, [...command, url]));
+  const folder = mkdtempSync(path.join(tmpdir(), "gilliam-loadtest-"));
+  try {
+    const file = path.join(folder, "body");
+    writeFileSync(file, post.body);
+    command.push("-d", file, ...post.fields.flatMap((field) => ["-H", field]));
+    return parseH2load(await run(core, [...command, url]));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 export function parseH2load(out: string): Load {

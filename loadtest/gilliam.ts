@@ -14,8 +14,14 @@ const HOST = "127.0.0.1";
  * Our edge as users run it: keeper and worker, feed, reports, metrics, sampled access log, least request over three
  * endpoints, outlier ejection, retry budget, all limits at their defaults. Only control is played by a few lines here.
  */
-export async function startGilliam({ core, port, upstreamPorts, folder }: PeerPlan): Promise<Running> {
-  const control = await startFeed(upstreamPorts);
+export async function startGilliam({
+  core,
+  port,
+  upstreamPorts,
+  folder,
+  upstream,
+}: PeerPlan): Promise<Running> {
+  const control = await startFeed(upstreamPorts, upstream === "h2c" ? "grpc" : "http");
   const edge = start(core, [process.execPath, "--no-warnings", EDGE], {
     GILLIAM_STATE: folder,
     GILLIAM_HOST_TOKEN: "loadtest",
@@ -36,13 +42,16 @@ export async function startGilliam({ core, port, upstreamPorts, folder }: PeerPl
 }
 
 /** Control as far as an edge sees it: one configuration, and a sign of life. */
-async function startFeed(upstreamPorts: readonly number[]): Promise<{ port: number; close(): void }> {
+async function startFeed(
+  upstreamPorts: readonly number[],
+  protocol: "http" | "grpc",
+): Promise<{ port: number; close(): void }> {
   const config = MeshConfig.parse({
     epoch: 1,
     clusters: [
       {
         name: "web.load",
-        protocol: "http",
+        protocol,
         endpoints: upstreamPorts.map((port, index) => ({ id: `web-${index}`, host: HOST, port, release: 1 })),
       },
     ],

@@ -5,12 +5,14 @@ import { parseArgs } from "node:util";
 import { median, measure, measureDirect, measureLatencies } from "./measure.ts";
 import type { Bench } from "./measure.ts";
 import { PEERS, installPeers } from "./peers.ts";
+import type { Peer } from "./peers.ts";
 import { chooseCores } from "./processes.ts";
 import type { Cores } from "./processes.ts";
 import { summarize, toHtml, toMarkdown } from "./report.ts";
 import type { Report, ScenarioReport } from "./report.ts";
 import { SCENARIOS } from "./scenarios.ts";
-import { startUpstream } from "./upstream.ts";
+import type { Scenario } from "./scenarios.ts";
+import { startGrpcUpstream, startHttp1Upstream } from "./upstream.ts";
 
 const USAGE = `npm run loadtest -- peers [options]
 
@@ -53,28 +55,11 @@ async function main(): Promise<void> {
   });
   const cores = chooseCores();
   const folder = mkdtempSync(path.join(tmpdir(), "gilliam-loadtest-"));
-  const upstream = await startUpstream(cores.upstream, path.join(folder, "upstream"));
-  const bench: Bench = {
-    cores,
-    folder,
-    upstreamPorts: upstream.ports,
-    rounds,
-    seconds,
-    warmUpSeconds: Number(values["warm-up"]),
-  };
+  const bench = { cores, folder, rounds, seconds, warmUpSeconds: Number(values["warm-up"]) };
   const reports: ScenarioReport[] = [];
   try {
-    for (const scenario of scenarios) {
-      const able = peers.filter(({ speaks }) => speaks.includes(scenario.downstream));
-      const results = await measure(scenario, able, bench);
-      if (scenario.latency) await measureLatencies(scenario, able, results, "nginx", bench);
-      const nginx = results.find(({ peer }) => peer === "nginx");
-      const rate = nginx === undefined ? 5_000 : median(nginx.rounds.map(({ perSecond }) => perSecond)) / 2;
-      const direct = scenario.latency ? await measureDirect(bench, rate) : undefined;
-      reports.push(summarize(scenario, results, direct));
-    }
+    for (const scenario of scenarios) reports.push(await runScenario(scenario, peers, bench));
   } finally {
-    await upstream.program.stop();
     rmSync(folder, { recursive: true, force: true });
   }
   const command = `npm run loadtest -- ${process.argv.slice(2).join(" ")}`;
@@ -87,6 +72,34 @@ async function main(): Promise<void> {
     scenarios: reports,
   };
   save(report, values.out);
+}
+
+/** One scenario with every peer that can take part in it. */
+async function runScenario(
+  scenario: Scenario,
+  peers: readonly Peer[],
+  around: Omit<Bench, "upstreamPorts">,
+): Promise<ScenarioReport> {
+  const able = peers.filter(
+    ({ speaks, speaksUpstream }) =>
+      speaks.includes(scenario.downstream) && speaksUpstream.includes(scenario.upstream),
+  );
+  const core = around.cores.upstream;
+  const upstream =
+    scenario.upstream === "h2c"
+      ? await startGrpcUpstream(core)
+      : await startHttp1Upstream(core, path.join(around.folder, `upstream-${scenario.name}`));
+  try {
+    const bench: Bench = { ...around, upstreamPorts: upstream.ports };
+    const results = await measure(scenario, able, bench);
+    if (!scenario.latency) return summarize(scenario, results, undefined);
+    await measureLatencies(scenario, able, results, "nginx", bench);
+    const nginx = results.find(({ peer }) => peer === "nginx");
+    const rate = nginx === undefined ? 5_000 : median(nginx.rounds.map(({ perSecond }) => perSecond)) / 2;
+    return summarize(scenario, results, await measureDirect(bench, rate));
+  } finally {
+    await upstream.stop();
+  }
 }
 
 function save(report: Report, folder: string): void {

@@ -111,6 +111,7 @@ async function withPeer<T>(
     core: bench.cores.proxy,
     port,
     upstreamPorts: bench.upstreamPorts,
+    upstream: scenario.upstream,
     folder: peerFolder(bench.folder, `${peer.name}-${scenario.name}`),
     downstream: scenario.downstream,
   });

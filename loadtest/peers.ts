@@ -15,6 +15,8 @@ export interface PeerPlan {
   readonly folder: string;
   /** What clients speak to it, without TLS. */
   readonly downstream: "http1" | "h2c";
+  /** What the upstreams speak. */
+  readonly upstream: "http1" | "h2c";
 }
 
 /** A proxy to compare with. All of them: one worker, keep-alive both sides, three endpoints, no access log. */
@@ -23,6 +25,8 @@ export interface Peer {
   /** Its version, or undefined when it is not installed. */
   version(): string | undefined;
   readonly speaks: readonly PeerPlan["downstream"][];
+  /** To its upstreams, too. */
+  readonly speaksUpstream: readonly PeerPlan["upstream"][];
   start(plan: PeerPlan): Promise<Running> | Running;
 }
 
@@ -33,24 +37,28 @@ export const PEERS: readonly Peer[] = [
     name: "gilliam",
     version: () => ask(["git", "-C", import.meta.dirname, "rev-parse", "--short", "HEAD"], /(\w+)/),
     speaks: ["http1", "h2c"],
+    speaksUpstream: ["http1", "h2c"],
     start: startGilliam,
   },
   {
     name: "nginx",
     version: () => ask(["nginx", "-v"], /nginx\/([\d.]+)/),
     speaks: ["http1", "h2c"],
+    speaksUpstream: ["http1", "h2c"],
     start: startNginx,
   },
   {
     name: "haproxy",
     version: () => ask(["haproxy", "-v"], /version ([\d.]+)/),
     speaks: ["http1", "h2c"],
+    speaksUpstream: ["http1", "h2c"],
     start: startHaproxy,
   },
   {
     name: "caddy",
     version: () => ask(["caddy", "version"], /v?([\d.]+)/),
     speaks: ["http1", "h2c"],
+    speaksUpstream: ["http1"],
     start: startCaddy,
   },
   ...["node-undici", "http-proxy", "http-proxy-middleware", "httpxy", "fastify-http-proxy"].map(nodePeer),
@@ -66,6 +74,7 @@ function nodePeer(name: string): Peer {
         /([\d.]+)/,
       ),
     speaks: ["http1"],
+    speaksUpstream: ["http1"],
     start: ({ core, port, upstreamPorts }) =>
       start(core, [
         process.execPath,
@@ -76,7 +85,13 @@ function nodePeer(name: string): Peer {
   };
 }
 
-function startNginx({ core, port, upstreamPorts, folder, downstream }: PeerPlan): Running {
+const NGINX_HTTP = `      proxy_pass http://endpoints; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Request-Id $request_id;`;
+const NGINX_GRPC = `      grpc_pass grpc://endpoints; grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      grpc_set_header X-Request-Id $request_id;`;
+
+function startNginx({ core, port, upstreamPorts, folder, downstream, upstream }: PeerPlan): Running {
   const file = path.join(folder, "nginx.conf");
   writeFileSync(
     file,
@@ -87,15 +102,13 @@ http {
 ${tempPaths(folder)}
   upstream endpoints {
     least_conn;
-${upstreamPorts.map((upstream) => `    server 127.0.0.1:${upstream};`).join("\n")}
+${upstreamPorts.map((each) => `    server 127.0.0.1:${each};`).join("\n")}
     keepalive 256; keepalive_requests 1000000000;
   }
   server {
     listen 127.0.0.1:${port} ${downstream === "h2c" ? "http2" : ""} backlog=4096;
     location / {
-      proxy_pass http://endpoints; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Request-Id $request_id;
+${upstream === "h2c" ? NGINX_GRPC : NGINX_HTTP}
     }
   }
 }
@@ -104,7 +117,7 @@ ${upstreamPorts.map((upstream) => `    server 127.0.0.1:${upstream};`).join("\n"
   return start(core, ["nginx", "-e", "stderr", "-p", folder, "-c", file]);
 }
 
-function startHaproxy({ core, port, upstreamPorts, folder, downstream }: PeerPlan): Running {
+function startHaproxy({ core, port, upstreamPorts, folder, downstream, upstream }: PeerPlan): Running {
   const file = path.join(folder, "haproxy.cfg");
   writeFileSync(
     file,
@@ -127,7 +140,7 @@ frontend public
   default_backend endpoints
 backend endpoints
   balance leastconn
-${upstreamPorts.map((upstream, index) => `  server s${index} 127.0.0.1:${upstream} pool-max-conn 256 observe layer7 error-limit 5 on-error mark-down check inter 2s`).join("\n")}
+${upstreamPorts.map((each, index) => `  server s${index} 127.0.0.1:${each} ${upstream === "h2c" ? "proto h2" : ""} pool-max-conn 256 observe layer7 error-limit 5 on-error mark-down check inter 2s`).join("\n")}
 `,
   );
   return start(core, ["haproxy", "-db", "-f", file]);

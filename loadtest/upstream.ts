@@ -6,13 +6,14 @@ import type { Running } from "./processes.ts";
 /** Bytes of every answer. */
 export const BODY_BYTES = 66;
 
+/** Three endpoints that answer at once. */
 export interface Upstream {
-  readonly program: Running;
   readonly ports: readonly number[];
+  stop(): Promise<void>;
 }
 
-/** Three endpoints that answer at once: one nginx worker on three ports, the cheapest upstream at hand. */
-export async function startUpstream(core: string, folder: string): Promise<Upstream> {
+/** HTTP/1.1: one nginx worker on three ports, the cheapest upstream at hand. */
+export async function startHttp1Upstream(core: string, folder: string): Promise<Upstream> {
   mkdirSync(folder, { recursive: true });
   const ports = [await freePort(), await freePort(), await freePort()];
   const file = path.join(folder, "nginx.conf");
@@ -32,7 +33,27 @@ ${ports.map((port) => `    listen 127.0.0.1:${port} backlog=4096;`).join("\n")}
   );
   const program = start(core, ["nginx", "-e", "stderr", "-p", folder, "-c", file]);
   await waitForPort(ports[0]!, program, "the upstream");
-  return { program, ports };
+  return { ports, stop: () => program.stop() };
+}
+
+/** HTTP/2 without TLS, in the manner of gRPC: nghttpd echoes the message and says the status in trailers. */
+export async function startGrpcUpstream(core: string): Promise<Upstream> {
+  const programs: Running[] = [];
+  const ports: number[] = [];
+  for (let index = 0; index < 3; index++) {
+    const port = await freePort();
+    const answer = ["--echo-upload", "--trailer=grpc-status: 0"];
+    const program = start(core, ["nghttpd", "--no-tls", ...answer, "-a", "127.0.0.1", String(port)]);
+    programs.push(program);
+    ports.push(port);
+    await waitForPort(port, program, "the upstream");
+  }
+  return {
+    ports,
+    stop: async () => {
+      for (const program of programs) await program.stop();
+    },
+  };
 }
 
 /** nginx wants places for temporary files even when it needs none. */
