@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   chmodSync,
@@ -65,7 +66,7 @@ function openBuilder(limits: Partial<BuilderOptions["limits"]> = {}): Builder {
 
 /** Packs files, and whatever `change` makes of each entry, into an archive that can be fetched. */
 async function addSource(
-  files: Record<string, string>,
+  files: Record<string, string | Buffer>,
   change: (header: tar.Headers) => tar.Headers = (header) => header,
 ): Promise<string> {
   const source = mkdtempSync(join(tmpdir(), "source-"));
@@ -158,6 +159,39 @@ test("a build that hangs is ended at the limit, with all it started", { timeout:
   const builder = openBuilder({ timeoutMs: 300 });
   builder.order([order], [], none);
   expect((await finish(builder, order)).reason).toContain("took longer than 300ms and was ended");
+});
+
+/** A wheel with one module, made as PEP 427 says, so that pip has something to install without an index. */
+function tinyWheel(): Buffer {
+  const script = `
+import io, sys, zipfile
+files = {"tiny.py": "WORD = 'installed'",
+  "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n",
+  "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"}
+files["tiny-1.0.dist-info/RECORD"] = "".join(f"{name},,\\n" for name in [*files, "tiny-1.0.dist-info/RECORD"])
+out = io.BytesIO()
+with zipfile.ZipFile(out, "w") as wheel:
+  for name, text in files.items(): wheel.writestr(name, text)
+sys.stdout.buffer.write(out.getvalue())`;
+  return execFileSync("python3", ["-c", script]);
+}
+
+test("pip installs into a virtual environment that the image keeps", { timeout: 60_000 }, async () => {
+  const wheel = "tiny-1.0-py3-none-any.whl";
+  const order = orderOf(
+    await addSource({
+      "server.py": "import tiny; print(tiny.WORD)",
+      "requirements.txt": `./${wheel}\n`,
+      [wheel]: tinyWheel(),
+    }),
+  );
+  const builder = openBuilder({ bytesMax: 100_000_000, filesMax: 10_000, timeoutMs: 50_000 });
+  builder.order([order], [order.image], none);
+  await expect.poll(() => builder.statuses()[0]?.state, { timeout: 50_000 }).toMatch(/ready|failed/);
+  expect(builder.statuses()[0]).toMatchObject({ state: "ready", defaultCommand: "python3 server.py" });
+  const image = join(folder, "executor/images", order.image.replace("sha256:", ""));
+  const python = join(image, ".venv/bin/python3");
+  expect(execFileSync(python, [join(image, "server.py")], { encoding: "utf8" })).toBe("installed\n");
 });
 
 test("output is bounded", { timeout: 30_000 }, async () => {
