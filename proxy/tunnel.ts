@@ -41,6 +41,8 @@ export class Tunnel implements Timed {
     this.#right = new TunnelSide(this, right, left);
     left.user = this.#left;
     right.user = this.#right;
+    left.mayReceiveOwn();
+    right.mayReceiveOwn();
     left.resume();
     right.resume();
     wheel.watch(this, this.#activeMs + this.#idleMs);

@@ -293,7 +293,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     if (request.body === BODY.length) {
       const take = Math.min(request.contentLength, to - end);
       this.#missing = request.contentLength - take;
-      if (this.#missing > 0) this.#state = STATE.body;
+      if (this.#missing > 0) this.#beginBody();
       this.#exchange.begin(bytes, end, end + take, this.#missing === 0, startedMs);
       return end + take;
     }
@@ -306,7 +306,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     }
     const { dataStart, dataEnd, done } = decoder;
     const rest = decoder.end;
-    if (!done) this.#state = STATE.body;
+    if (!done) this.#beginBody();
     this.#exchange.begin(bytes, dataStart, dataEnd, done, startedMs);
     return rest;
   }
@@ -324,11 +324,22 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     return to;
   }
 
+  #beginBody(): void {
+    this.#state = STATE.body;
+    this.#wire.mayReceiveOwn();
+  }
+
+  /** The request is complete. */
+  #endBody(): void {
+    this.#state = STATE.busy;
+    this.#wire.receiveShared();
+  }
+
   #readBody(bytes: Buffer, size: number): void {
     if (this.#exchange.request.body === BODY.length) {
       const take = Math.min(this.#missing, size);
       this.#missing -= take;
-      if (this.#missing === 0) this.#state = STATE.busy;
+      if (this.#missing === 0) this.#endBody();
       if (take < size) this.#setAside(bytes, take, size);
       this.#exchange.onRequestData(bytes, 0, take, this.#missing === 0);
       return;
@@ -340,7 +351,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
       return;
     }
     const { dataStart, dataEnd, done } = decoder;
-    if (done) this.#state = STATE.busy;
+    if (done) this.#endBody();
     if (decoder.end < size) this.#setAside(bytes, decoder.end, size);
     if (done || dataEnd > dataStart) this.#exchange.onRequestData(bytes, dataStart, dataEnd, done);
   }

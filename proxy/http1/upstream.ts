@@ -242,6 +242,7 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
       this.#idleMs = Math.min(this.#idleMs, Math.max(response.keepAliveMs - 1000, response.keepAliveMs / 2));
     }
     this.#state = STATE.body;
+    this.#wire.mayReceiveOwn();
     switch (this.#body) {
       case BODY.none:
         return this.#hand(bytes, from, from, from < to, true, true);
@@ -283,6 +284,7 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
     const exchange = this.#exchange!;
     if (last) {
       this.#exchange = undefined;
+      this.#wire.receiveShared();
       // First back into the pool, so that the client's next request finds it.
       if (this.#reusable && !surplus && exchange.requestComplete) this.#giveBack();
       else this.#close();

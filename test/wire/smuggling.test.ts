@@ -73,7 +73,7 @@ test.for([
   ["a URL of another scheme", `GET ftp://shop.test/ HTTP/1.1\r\n${HOST}\r\n`, 400],
   ["HTTP/0.9", "GET /\r\n", 400],
   ["HTTP/1.2", `GET / HTTP/1.2\r\n${HOST}\r\n`, 505],
-  ["HTTP/2 in the clear", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505],
+  ["HTTP/2 without its preface", `GET / HTTP/2.0\r\n${HOST}\r\n`, 505],
   ["lower-case http", `GET / http/1.1\r\n${HOST}\r\n`, 400],
   ["CONNECT", `CONNECT shop.test:80 HTTP/1.1\r\n${HOST}\r\n`, 405],
   ["TRACE", `TRACE / HTTP/1.1\r\n${HOST}\r\n`, 405],
