@@ -325,6 +325,15 @@ describe("a graceful end", () => {
     expect(probe.frames()[0]!.payload.readUInt32BE(0)).toBe(1);
   });
 
+  test("a peer that has ended its direction is not asked for a round trip", () => {
+    const { probe, stream, connection } = served();
+    connection.shutdown();
+    connection.shutdown(true);
+    expect(connection.closed).toBe(false);
+    connection.respond(stream, 204, [], true);
+    expect(probe.log.at(-1)).toBe("close NO_ERROR");
+  });
+
   test("a lost transport resets everything and says nothing", () => {
     const { probe, connection } = served();
     connection.abort("socket closed");

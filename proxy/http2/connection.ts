@@ -203,12 +203,13 @@ export class Connection<C = unknown> {
 
   /**
    * Lets what is open end and takes nothing new: GOAWAY in two steps, so that a request already on its way is still
-   * served (RFC 9113, 6.8). `onClose` follows with the last stream.
+   * served (RFC 9113, 6.8). `onClose` follows with the last stream. `peerEnded`: nothing is on its way, one step does.
    */
-  shutdown(): void {
+  shutdown(peerEnded = false): void {
     const core = this.#core;
-    if (core.dead || core.going !== "open") return;
-    if (!core.isServer) return core.settleGoing();
+    if (core.dead || core.going === "final") return;
+    if (!core.isServer || peerEnded) return core.settleGoing();
+    if (core.going !== "open") return;
     core.announceGoing();
     core.output.frame(PING, 0, 0, PING_GOING);
     core.pingSentAtMs = core.nowMs();

@@ -91,8 +91,8 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
   }
 
   onEnd(): void {
-    if (this.codec.closed || this.idle) this.#wire.end();
-    else this.codec.shutdown();
+    if (this.codec.closed) this.#wire.end();
+    else this.codec.shutdown(true);
   }
 
   onDrain(): void {

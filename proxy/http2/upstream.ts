@@ -63,6 +63,7 @@ export class Http2Upstream implements WireUser, Timed, SharedConnection {
     this.#context = context;
     this.#connectDueMs = nowMs + endpoint.cluster.policy.connectTimeoutMs;
     endpoint.connections += 1;
+    context.stats.upstreamConnections += 1;
     this.#wire = Wire.dial(endpoint.host, endpoint.port, this, context.onFault);
     this.codec = new Connection<UpstreamStream>({
       role: "client",
@@ -131,6 +132,7 @@ export class Http2Upstream implements WireUser, Timed, SharedConnection {
     );
     this.#context.wheel.forget(this);
     this.#endpoint.connections -= 1;
+    this.#context.stats.upstreamConnections -= 1;
     this.#context.mesh.wake(this.#endpoint.cluster.name);
   }
 

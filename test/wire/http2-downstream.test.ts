@@ -238,6 +238,23 @@ test("closing the listener says goodbye, finishes what is in flight and loses no
   await closed;
 });
 
+test("a client that ends its direction still gets its answer, and then the connection closes", async () => {
+  let answer: (() => void) | undefined;
+  await using server = await rawServer((socket) => {
+    socket.once("data", () => {
+      answer = () => socket.write(ok("late"));
+    });
+  });
+  await using edge = await rig([server.port]);
+  await using client = await edge.client();
+  client.write(Buffer.concat([HELLO, headers(1, AUTHORITY)]).toString("latin1"));
+  await until(() => answer !== undefined, "the request");
+  client.socket.end();
+  answer!();
+  await client.untilText("late");
+  await client.untilEnd();
+});
+
 test("a rapid reset ends the connection, and leaves nothing behind (CVE-2023-44487)", async () => {
   await using server = await rawServer(() => undefined);
   await using edge = await rig([server.port], {
