@@ -6,6 +6,7 @@ import { removeTree } from "../base/remove-tree.ts";
 import { isEmpty, removeLeftovers } from "./leftovers.ts";
 import { executorRuns, lockState } from "./lock.ts";
 import type { DownOptions } from "./options.ts";
+import { isHealthy } from "./platform-client.ts";
 import { inspectState, readToken } from "./state-folder.ts";
 
 interface Surroundings {
@@ -66,6 +67,8 @@ async function shutDown(
   token: string,
   say: (line: string) => void,
 ): Promise<string | undefined> {
+  // A hung one is found out at once, not after the silence that a long grace period may need.
+  if (!(await isHealthy(`${executorUrl}/healthz`))) return "it does not answer";
   const timeout = new AbortController();
   const overall = AbortSignal.timeout(SHUTDOWN_MS_MAX);
   try {

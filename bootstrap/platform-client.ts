@@ -33,7 +33,7 @@ export function get(
 }
 
 export async function isHealthy(url: string): Promise<boolean> {
-  const answer = await get(url, { timeoutMs: 2_000 });
+  const answer = await get(url);
   return typeof answer === "object" && answer.status === 200;
 }
 

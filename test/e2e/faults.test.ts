@@ -1,9 +1,9 @@
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Excuse } from "./history.ts";
-import { kill, Platform, slowness, until } from "./platform.ts";
+import { kill, Platform, run, slowness, until } from "./platform.ts";
 import { orderSums, SHOP, underLoad } from "./shop.ts";
 
 /** What is killed, stopped or filled up while the shop is under constant load. The tests build on one another. */
@@ -155,6 +155,40 @@ describe("faults under load", () => {
     expect(await orderSums(platform)).toEqual(before);
     expect(before.count).toBeGreaterThan(0);
   });
+
+  test.runIf(process.getuid?.() === 0)(
+    "a full disk under the registry: writes are refused in plain words, traffic goes on, nothing is lost",
+    async () => {
+      const folder = join(platform.state, "control");
+      expect((await platform.down()).code).toBe(0);
+      const saved = `${folder}.saved`;
+      renameSync(folder, saved);
+      mkdirSync(folder);
+      const mounted = await run("mount", ["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", folder]);
+      expect(mounted.code, mounted.stderr).toBe(0);
+      try {
+        expect((await run("cp", ["-a", `${saved}/.`, folder])).code).toBe(0);
+        expect((await platform.up(["--formation", SHOP])).code).toBe(0);
+        await platform.settled();
+        await underLoad(platform, async () => {
+          await run("dd", ["if=/dev/zero", `of=${join(folder, "ballast")}`, "bs=64k"]);
+          const refused = await platform.cli("scale", "web=3", "--formation", "shop");
+          expect(refused.code).toBe(1);
+          expect(refused.stderr).toMatch(/disk|space|full/i);
+          rmSync(join(folder, "ballast"));
+          await platform.mustCli("scale", "web=3", "--formation", "shop");
+          await platform.mustCli("scale", "web=2", "--formation", "shop");
+          await platform.settled();
+        });
+      } finally {
+        expect((await platform.down()).code).toBe(0);
+        await run("umount", [folder]);
+        rmSync(folder, { recursive: true });
+        renameSync(saved, folder);
+      }
+      expect((await platform.up(["--formation", SHOP])).code).toBe(0);
+    },
+  );
 
   test("no zombie is left of all that", () => {
     const supervisor = readFileSync(join(platform.state, "supervise/pid"), "utf8").trim();

@@ -11,7 +11,9 @@ import { FormationView, InstanceView, PlatformView } from "../../model/api.ts";
 /** A whole platform of its own for a test file: brought up through bootstrap/up, taken away even after a failure. */
 
 export const ROOT = join(import.meta.dirname, "../..");
-const FREE_PORTS = ["edge", "control", "executor", "sidecar", "edge-admin"].map((name) => `--${name}-port=0`);
+export const FREE_PORTS = ["edge", "control", "executor", "sidecar", "edge-admin"].map(
+  (name) => `--${name}-port=0`,
+);
 
 export interface Ran {
   readonly code: number;
@@ -172,38 +174,64 @@ export class Platform {
 
   /** Places an order through the edge; says which instance and release of api took it. */
   async order(): Promise<{ key: string; servedBy: string }> {
-    const answer = await fetch(new URL("/orders", this.addresses.edgeUrl), {
-      method: "POST",
-      headers: { host: "shop.localhost", "content-type": "application/json" },
-      body: JSON.stringify({ product: 2, quantity: 1 }),
-    });
-    if (answer.status !== 201) throw new Error(`an order got ${answer.status}: ${await answer.text()}`);
-    return (await answer.json()) as { key: string; servedBy: string };
+    const order = JSON.stringify({ product: 2, quantity: 1 });
+    const { status, body } = await this.#request(
+      "POST",
+      "/orders",
+      { "content-type": "application/json" },
+      order,
+    );
+    if (status !== 201) throw new Error(`an order got ${status}: ${body}`);
+    return JSON.parse(body) as { key: string; servedBy: string };
   }
 
-  /** One request through the edge. */
-  get(
-    path: string,
-    headers: Record<string, string> = {},
-  ): Promise<{ status: number; body: string; headers: http.IncomingHttpHeaders }> {
-    return new Promise((resolve, reject) => {
-      const request = http.get(
-        new URL(path, this.addresses.edgeUrl),
-        { headers: { host: "shop.localhost", ...headers }, agent: false, timeout: 30_000 },
-        (response) => {
-          let body = "";
-          response.setEncoding("utf8");
-          response.on("data", (text: string) => (body += text));
-          response.on("end", () =>
-            resolve({ status: response.statusCode ?? 0, body, headers: response.headers }),
-          );
-          response.on("error", reject);
-        },
-      );
-      request.on("timeout", () => request.destroy(new Error("no answer within 30 s")));
-      request.on("error", reject);
-    });
+  /** One request to the shop, through the edge. */
+  get(path: string, headers: Record<string, string> = {}): Promise<EdgeAnswer> {
+    return this.#request("GET", path, headers);
   }
+
+  #request(
+    method: string,
+    path: string,
+    headers: Record<string, string>,
+    body?: string,
+  ): Promise<EdgeAnswer> {
+    return requestEdge(this.addresses.edgeUrl, { method, path, headers, body });
+  }
+}
+
+interface EdgeAnswer {
+  readonly status: number;
+  readonly body: string;
+}
+
+/** One request over a connection of its own, for shop.localhost. */
+export function requestEdge(
+  edgeUrl: string,
+  options: {
+    method?: string;
+    path?: string;
+    headers?: Record<string, string>;
+    body?: string | undefined;
+  } = {},
+): Promise<EdgeAnswer> {
+  const { method = "GET", path = "/", headers, body } = options;
+  return new Promise((resolve, reject) => {
+    const request = http.request(
+      new URL(path, edgeUrl),
+      { method, headers: { host: "shop.localhost", ...headers }, agent: false, timeout: 30_000 },
+      (response) => {
+        let text = "";
+        response.setEncoding("utf8");
+        response.on("data", (part: string) => (text += part));
+        response.on("end", () => resolve({ status: response.statusCode ?? 0, body: text }));
+        response.on("error", reject);
+      },
+    );
+    request.on("timeout", () => request.destroy(new Error("no answer within 30 s")));
+    request.on("error", reject);
+    request.end(body);
+  });
 }
 
 /** Waits for a condition, and says what it waited for when it does not come. */
