@@ -108,13 +108,13 @@ describe("releases of the shop", () => {
       await platform.settled();
       await sleep(1000);
     });
-    // An order makes exactly one call to api, over the local port of whichever web took it.
+    // An order makes exactly one call to api. Each web deals its own calls exactly, so two may be off by one together.
     let served = 0;
     for (let at = 0; at < 100; at += 1) {
       const { servedBy } = await platform.order();
       if (servedBy.endsWith(` release ${release}`)) served += 1;
     }
-    expect(served).toBe(25);
+    expect(Math.abs(served - 25)).toBeLessThanOrEqual(1);
     await platform.mustCli("rollback", "--release", "2", "--formation", "shop");
     await platform.settled();
   });
