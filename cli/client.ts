@@ -26,6 +26,8 @@ export interface ClientOptions {
 }
 
 const SILENCE_MS_MAX = 60_000;
+/** Looking is quick for control; a person who asks wants to know soon that it hangs. */
+const READ_SILENCE_MS_MAX = 15_000;
 
 /** Speaks to control; every failure becomes a UserError that says what, where and what next. */
 export class ControlClient {
@@ -40,7 +42,8 @@ export class ControlClient {
 
   /** Calls a route and checks its answer against the model. */
   async call<N extends ApiRouteName>(name: N, call: Call<N>): Promise<Answer<N>> {
-    const answer = await this.#send(name, call, SILENCE_MS_MAX);
+    const isRead = API_ROUTES[name].method === "GET";
+    const answer = await this.#send(name, call, isRead ? READ_SILENCE_MS_MAX : SILENCE_MS_MAX);
     const text = await this.#reading(() => readText(answer));
     return this.#parsed(name, text);
   }

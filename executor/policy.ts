@@ -4,7 +4,7 @@ import type { executorSettings } from "./settings.ts";
 import type { SupervisionPolicy } from "./supervise.ts";
 
 /** A part of the platform comes back much sooner than anything else: everybody waits for it. */
-const BOOT_RESTARTS = { firstRestartMs: 100, restartMsBase: 400, restartMsMax: 5_000 } as const;
+const BOOT_RESTARTS = { firstRestartMs: 100, restartMsBase: 100, restartMsMax: 5_000 } as const;
 
 /** How an instance is supervised: by its own spec, and by the settings of this host. */
 export function policyFor(
