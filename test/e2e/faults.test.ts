@@ -110,9 +110,10 @@ describe("faults under load", () => {
     },
   );
 
-  test("control stopped: traffic goes on, a crashed instance is restarted, gilliam says that control is away", async () => {
+  test("control stopped for a minute: traffic goes on, a crashed instance is restarted, gilliam says that control is away", async () => {
     await underLoad(platform, async () => {
       stopControl();
+      const stoppedMs = performance.now();
       try {
         await sleep(2000);
         const before = platform.pidsOf("server.js");
@@ -125,7 +126,7 @@ describe("faults under load", () => {
         const said = await platform.cli("status", "--formation", "shop");
         expect(said.code).toBe(1);
         expect(said.stderr).toMatch(/control/i);
-        await sleep(10_000);
+        await sleep(60_000 - (performance.now() - stoppedMs));
         return [
           {
             why: "orders on the killed instance",
