@@ -1,5 +1,5 @@
 import { SmoothSplit } from "./split.ts";
-import type { EdgeStats, EngineStats } from "./stats.ts";
+import { type EdgeStats, type EngineStats, RELEASES_MAX } from "./stats.ts";
 
 /** The calls of one listener to one cluster: what it counts, and its place in the split. */
 export class Binding {
@@ -21,6 +21,7 @@ export class Binding {
     if (this.#last?.release === release) return this.#last;
     let stats = this.#byRelease.get(release);
     if (stats === undefined) {
+      if (this.#byRelease.size >= RELEASES_MAX) this.#byRelease.clear();
       stats = this.#stats.edge(this.from, this.cluster, release);
       this.#byRelease.set(release, stats);
     }

@@ -186,11 +186,6 @@ export class ClusterState implements Timed {
     return candidates.find((endpoint) => endpoint.hasRoom);
   }
 
-  /** Is there a usable endpoint of this release? Then a sticky client may stay on it. */
-  serves(release: number): boolean {
-    return this.shares.some((share) => share.release === release && share.weight > 0 && share.usable);
-  }
-
   hasOther(than: EndpointState): boolean {
     return (
       this.#whole.usable.length > 1 || (this.#whole.usable.length === 1 && this.#whole.usable[0] !== than)

@@ -5,96 +5,22 @@ import type { EngineContext } from "./context.ts";
 import type { Timed } from "./deadlines.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "./failure.ts";
 import { recordExchange } from "./finish.ts";
-import { cookieValue, fieldValue } from "./headers.ts";
 import { RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
 import { Http1Upstream } from "./http1/upstream.ts";
 import { Http2Upstream } from "./http2/upstream.ts";
 import type { Waiter } from "./mesh.ts";
+import { ReplayBody } from "./replay.ts";
 import { judgeRetry } from "./retry.ts";
 import { isAmbiguousPath, matchRoute } from "./routing.ts";
-import { shareOfKey } from "./split.ts";
+import type { Downstream, ExchangeOrigin, Upstream } from "./sides.ts";
+import { stickyCookie, stickyRelease } from "./sticky.ts";
 import type { Tunnel } from "./tunnel.ts";
-import type { Wire } from "./wire.ts";
 
-/** Where requests come from and answers go to: an HTTP/1.1 connection, or a stream of HTTP/2. */
-export interface Downstream {
-  readonly peerAddress: string;
-  /** Lines this listener adds to every request. */
-  readonly hopFields: string;
-  /** Sends a 1xx. */
-  sendInterim(head: ResponseHead): void;
-  /**
-   * Sends the head and what came of the body in the same read; `last`: that is all of it. Bytes are valid during the
-   * call only. False: stop, until `exchange.onDownstreamDrained`.
-   */
-  respond(
-    head: ResponseHead,
-    extraFields: string,
-    bytes: Buffer,
-    from: number,
-    to: number,
-    last: boolean,
-  ): boolean;
-  sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean;
-  /** Sends what follows the body, names and values in turn, which ends the response; dropped where it has no place. */
-  sendTrailers(fields: readonly string[]): void;
-  /** Sends an answer of our own: `code` and its text. */
-  refuse(code: FailureCode, text: string): void;
-  /** The response cannot be completed: make sure that nobody takes it for the whole. */
-  cut(): void;
-  /** Do not read more of the request's body; and do again. */
-  pauseBody(): void;
-  resumeBody(): void;
-  /** Sends the 101 and joins both connections; `onDone` when both are closed. */
-  openTunnel(
-    head: ResponseHead,
-    extraFields: string,
-    upstream: Wire,
-    idleTimeoutMs: number,
-    onDone: () => void,
-  ): Tunnel;
-  /** The exchange is over and may be used for the next request. */
-  onExchangeOver(): void;
-}
-
-/** Where a request goes: a connection of HTTP/1.1 for itself, or a stream of HTTP/2. */
-export interface Upstream {
-  /**
-   * Sends the exchange's request for `host` with the lines of this hop, and what there is of its body. False: the
-   * body has to wait for `exchange.onUpstreamDrained`.
-   */
-  send(
-    host: string,
-    hopFields: string,
-    requestId: string,
-    bytes: Buffer,
-    from: number,
-    to: number,
-    last: boolean,
-  ): boolean;
-  sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean;
-  /** Do not read more of the response; and do again. */
-  pause(): void;
-  resume(): void;
-  /** The exchange wants nothing more of it. */
-  abandon(): void;
-}
-
-/** What an exchange must know of the listener it came through. */
-export interface ExchangeOrigin {
-  readonly id: string;
-  readonly kind: "edge" | "local";
-  readonly from: string;
-  /** Of a local listener; the edge asks its routes. */
-  readonly binding: Binding | undefined;
-  bindingTo(cluster: string): Binding;
-}
+export type { Downstream, ExchangeOrigin, Upstream } from "./sides.ts";
 
 const PHASE = { idle: 0, waiting: 1, connecting: 2, sending: 3, responding: 4, tunnel: 5 } as const;
 type Phase = (typeof PHASE)[keyof typeof PHASE];
-
-const NO_BYTES = Buffer.alloc(0);
 
 /**
  * One request from its first byte to its log line. Every way it can end leads through `#finish`, once.
@@ -135,13 +61,9 @@ export class Exchange implements Timed, Waiter {
   #release = -1;
   #setCookie = "";
   #staleRetried = false;
-  /** Body bytes of the read that is being handled; shared, so gone when it is over. */
-  #fresh: Buffer = NO_BYTES;
-  #freshFrom = 0;
-  #freshTo = 0;
-  /** Body bytes kept because they are not sent yet or may have to be sent again. */
-  #kept: Buffer = NO_BYTES;
-  #replayable = true;
+  /** The time while the read is handled that the request came in with; else 0. */
+  #readMs = 0;
+  readonly #body = new ReplayBody();
 
   constructor(context: EngineContext, origin: ExchangeOrigin, downstream: Downstream) {
     this.context = context;
@@ -153,8 +75,11 @@ export class Exchange implements Timed, Waiter {
     return this.#phase !== PHASE.idle;
   }
 
-  /** `request` is filled; `bytes[from, to)` is what came of its body with it; `last`: that is all. */
-  begin(bytes: Buffer, from: number, to: number, last: boolean, startedMs: number): void {
+  /**
+   * `request` is filled; `bytes[from, to)` is what came of its body with it; `last`: that is all. `startedMs` is when
+   * its first byte came.
+   */
+  begin(bytes: Buffer, from: number, to: number, last: boolean, startedMs: number, nowMs = startedMs): void {
     this.startedMs = startedMs;
     this.status = 0;
     this.bytesIn = to - from;
@@ -169,18 +94,16 @@ export class Exchange implements Timed, Waiter {
     this.#release = -1;
     this.#setCookie = "";
     this.#staleRetried = false;
-    this.#replayable = true;
     this.#requestDueMs = Infinity;
     this.#phase = PHASE.waiting;
     this.context.stats.inFlight += 1;
-    this.#fresh = bytes;
-    this.#freshFrom = from;
-    this.#freshTo = to;
+    this.#body.begin(bytes, from, to);
+    this.#readMs = nowMs;
     this.binding = this.origin.binding;
     this.binding ??= this.#route();
     if (this.binding !== undefined) this.#dispatch();
-    if (this.#freshTo > this.#freshFrom && this.active) this.#keep(bytes, from, to);
-    this.#forgetFresh();
+    this.#readMs = 0;
+    this.#body.keep();
     if (this.#upstream === undefined && this.active && !last) this.#downstream.pauseBody();
   }
 
@@ -190,12 +113,12 @@ export class Exchange implements Timed, Waiter {
     this.requestComplete = last;
     this.bytesIn += to - from;
     if (this.#phase < PHASE.sending) {
-      this.#keep(bytes, from, to);
+      this.#body.add(bytes, from, to);
       if (!last) this.#downstream.pauseBody();
       return;
     }
     if (this.#upstream === undefined) return; // Answered already; the rest is swallowed.
-    this.#keepForReplay(bytes, from, to);
+    this.#body.noteMoreSent(bytes, from, to, this.#resendable(), this.context.limits.replayBytesMax);
     if (!this.#upstream.sendData(bytes, from, to, last) && !last) this.#downstream.pauseBody();
     this.#expectProgress();
   }
@@ -243,7 +166,7 @@ export class Exchange implements Timed, Waiter {
     const nowMs = this.context.clock.nowMs();
     if (head.status >= 500) {
       cluster.noteFailure(endpoint, `status ${head.status}`, nowMs);
-      if (head.status === 503 && this.#retryElsewhere()) return;
+      if (head.status === 503 && this.#retryElsewhere(last)) return;
     } else cluster.noteSuccess(endpoint, nowMs);
     this.#responseStarted = true;
     this.#phase = PHASE.responding;
@@ -315,7 +238,7 @@ export class Exchange implements Timed, Waiter {
       const attempt = {
         sent,
         idempotent: this.request.idempotent,
-        replayable: this.#replayable,
+        replayable: this.#body.replayable,
         staleConnection: stale && !this.#staleRetried,
         retries: this.retries,
       };
@@ -386,7 +309,9 @@ export class Exchange implements Timed, Waiter {
     if (cluster === undefined) return this.#notYet("no_cluster");
     if (cluster.endpoints.size === 0) return this.#notYet("no_endpoint");
     const sticky = cluster.sticky !== undefined && cluster.shares.length > 0;
-    if (sticky && this.#release < 0) this.#release = this.#stickyRelease(cluster);
+    if (sticky && this.#release < 0) {
+      this.#release = stickyRelease(cluster.sticky, cluster.shares, this.request);
+    }
     const stuckTo = this.#release;
     const endpoint = cluster.choose(
       binding.split,
@@ -396,7 +321,8 @@ export class Exchange implements Timed, Waiter {
     );
     if (endpoint === undefined) return this.#notYet("overloaded");
     this.#release = endpoint.release;
-    if (sticky && endpoint.release !== stuckTo) this.#setCookie = stickyCookie(cluster, endpoint.release);
+    if (sticky && endpoint.release !== stuckTo)
+      this.#setCookie = stickyCookie(cluster.sticky, endpoint.release);
     this.#attempt(endpoint, false);
     return true;
   }
@@ -412,19 +338,6 @@ export class Exchange implements Timed, Waiter {
     cluster.budget.deposit();
     const { requestTimeoutMs } = cluster.policy;
     this.#requestDueMs = requestTimeoutMs === 0 ? Infinity : this.startedMs + requestTimeoutMs;
-  }
-
-  /** The release this client was sent to before; -1: it is new. */
-  #stickyRelease(cluster: ClusterState): number {
-    const { sticky, shares } = cluster;
-    if (sticky?.by === "header") {
-      const value = fieldValue(this.request.fields, sticky.name.toLowerCase());
-      return value === undefined ? -1 : (shareOfKey(shares, value)?.release ?? -1);
-    }
-    const value = sticky === undefined ? undefined : cookieValue(this.request.cookie, sticky.name);
-    return value !== undefined && /^\d{1,9}$/.test(value) && cluster.serves(Number(value))
-      ? Number(value)
-      : -1;
   }
 
   /** Claims the endpoint, then sends; so a drain never races a pick. */
@@ -466,19 +379,10 @@ export class Exchange implements Timed, Waiter {
     const authority = host === "" ? endpoint.cluster.name : host;
     const { requestId, requestComplete } = this;
     this.#phase = PHASE.sending;
-    const kept = this.#kept;
-    let flowing: boolean;
-    if (kept.length > 0) {
-      flowing = upstream.send(authority, hopFields, requestId, kept, 0, kept.length, requestComplete);
-      this.#keepForReplay(NO_BYTES, 0, 0);
-    } else {
-      const fresh = this.#fresh;
-      const [from, to] = [this.#freshFrom, this.#freshTo];
-      flowing = upstream.send(authority, hopFields, requestId, fresh, from, to, requestComplete);
-      this.#keepForReplay(fresh, from, to);
-      this.#forgetFresh();
-    }
-    const nowMs = this.retries === 0 && !this.#staleRetried ? this.startedMs : clock.nowMs();
+    const { bytes, from, to } = this.#body;
+    const flowing = upstream.send(authority, hopFields, requestId, bytes, from, to, requestComplete);
+    this.#body.noteSent(this.#resendable(), limits.replayBytesMax);
+    const nowMs = this.#readMs === 0 ? clock.nowMs() : this.#readMs;
     const { responseTimeoutMs } = endpoint.cluster.policy;
     this.#phaseDueMs = !this.requestComplete
       ? nowMs + limits.bodyStallTimeoutMs
@@ -499,44 +403,26 @@ export class Exchange implements Timed, Waiter {
   }
 
   /** An upstream says 503: another endpoint may do better, for a request that may be sent twice. */
-  #retryElsewhere(): boolean {
+  #retryElsewhere(last: boolean): boolean {
     const cluster = this.#cluster!;
     const { retry } = cluster.policy;
     const may =
       this.requestComplete &&
-      this.#replayable &&
+      this.#body.replayable &&
       (this.request.idempotent || retry.nonIdempotent) &&
       this.retries < retry.retriesMax &&
       cluster.hasOther(this.endpoint!);
     if (!may || !cluster.budget.withdraw()) return false;
-    this.#upstream?.abandon();
+    if (!last) this.#upstream?.abandon(); // Else it is free already, and perhaps in other hands.
     this.#upstream = undefined;
     this.#again();
     return true;
   }
 
-  #keep(bytes: Buffer, from: number, to: number): void {
-    if (to === from) return;
-    const piece = Buffer.from(bytes.subarray(from, to));
-    this.#kept = this.#kept.length === 0 ? piece : Buffer.concat([this.#kept, piece]);
-  }
-
-  /** Bytes were sent: keeps them if they may be sent again, or gives up sending this request twice. */
-  #keepForReplay(bytes: Buffer, from: number, to: number): void {
-    if (this.bytesIn === 0) return;
+  /** May its body have to be sent again? HTTP/2 can say that a request was not looked at (RFC 9113 8.7). */
+  #resendable(): boolean {
     const { policy, speaksHttp2 } = this.#cluster!;
-    // HTTP/2 can say that a request was not looked at, body or not (RFC 9113 8.7).
-    const resendable = this.request.idempotent || policy.retry.nonIdempotent || speaksHttp2;
-    if (!resendable || this.#kept.length + to - from > this.context.limits.replayBytesMax) {
-      this.#replayable = false;
-      this.#kept = NO_BYTES;
-    } else if (this.#replayable) this.#keep(bytes, from, to);
-  }
-
-  #forgetFresh(): void {
-    this.#fresh = NO_BYTES;
-    this.#freshFrom = 0;
-    this.#freshTo = 0;
+    return this.request.idempotent || policy.retry.nonIdempotent || speaksHttp2;
   }
 
   /** A byte went through: the stall deadline starts anew, or the wait for the response begins. */
@@ -612,15 +498,9 @@ export class Exchange implements Timed, Waiter {
     this.#phase = PHASE.idle;
     this.#cluster = undefined;
     this.#upstream = undefined;
-    this.#kept = NO_BYTES;
+    this.#body.clear();
     this.lease[Symbol.dispose]();
     recordExchange(this);
     this.#downstream.onExchangeOver();
   }
-}
-
-function stickyCookie({ sticky }: ClusterState, release: number): string {
-  return sticky?.by === "cookie"
-    ? `set-cookie: ${sticky.name}=${release}; Path=/; HttpOnly; SameSite=Lax\r\n`
-    : "";
 }

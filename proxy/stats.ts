@@ -8,6 +8,9 @@ export const LATENCY_BUCKETS = [
 
 const STATUS_COUNT = 500;
 
+/** Releases of one edge whose counts are kept; those that came first are forgotten first. */
+export const RELEASES_MAX = 16;
+
 /**
  * What was counted on one declared edge to one release. Counting is an increment in a typed array; whoever
  * scrapes or reports reads them out.
@@ -66,8 +69,15 @@ export class EngineStats {
     if (stats === undefined) {
       stats = new EdgeStats(from, to, release);
       this.edges.set(key, stats);
+      this.#forgetOldest(from, to);
     }
     return stats;
+  }
+
+  /** A service that is deployed every hour must not make its proxies grow for ever. */
+  #forgetOldest(from: string, to: string): void {
+    const same = [...this.edges].filter(([, edge]) => edge.from === from && edge.to === to);
+    for (const [key] of same.slice(0, -RELEASES_MAX)) this.edges.delete(key);
   }
 
   refused(code: FailureCode): void {

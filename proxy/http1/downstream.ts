@@ -1,6 +1,6 @@
 import type { Timed } from "../deadlines.ts";
 import { Exchange } from "../exchange.ts";
-import { type FailureCode, STATUS_BY_CODE, phraseOf, refusalText } from "../failure.ts";
+import { type FailureCode, STATUS_BY_CODE, refusalText } from "../failure.ts";
 import { downstreamHeadText } from "../headers.ts";
 import type { Downstream } from "../exchange.ts";
 import type { Listener } from "../listener.ts";
@@ -10,6 +10,7 @@ import { Wire, type WireUser } from "../wire.ts";
 import { ChunkedDecoder } from "./chunked.ts";
 import { FAILED, HeadPieces, NEED_MORE, hasLineFeed } from "./fields.ts";
 import { BODY, parseRequestHead } from "./request-head.ts";
+import { refusalResponse } from "./refusal.ts";
 import type { ResponseHead } from "./response-head.ts";
 import { CR, LF } from "./syntax.ts";
 
@@ -287,14 +288,14 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     this.#served = true;
     this.#state = STATE.busy;
     if (request.body === BODY.none) {
-      this.#exchange.begin(bytes, end, end, true, startedMs);
+      this.#exchange.begin(bytes, end, end, true, startedMs, nowMs);
       return end;
     }
     if (request.body === BODY.length) {
       const take = Math.min(request.contentLength, to - end);
       this.#missing = request.contentLength - take;
       if (this.#missing > 0) this.#beginBody();
-      this.#exchange.begin(bytes, end, end + take, this.#missing === 0, startedMs);
+      this.#exchange.begin(bytes, end, end + take, this.#missing === 0, startedMs, nowMs);
       return end + take;
     }
     this.#decoder ??= new ChunkedDecoder();
@@ -307,7 +308,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const { dataStart, dataEnd, done } = decoder;
     const rest = decoder.end;
     if (!done) this.#beginBody();
-    this.#exchange.begin(bytes, dataStart, dataEnd, done, startedMs);
+    this.#exchange.begin(bytes, dataStart, dataEnd, done, startedMs, nowMs);
     return rest;
   }
 
@@ -414,20 +415,11 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   }
 
   #writeRefusal(code: FailureCode, text: string, headOnly: boolean): void {
-    const status = STATUS_BY_CODE[code];
-    const body = Buffer.from(text).toString("latin1");
-    const lines = [
-      `HTTP/1.1 ${status} ${phraseOf(code)}`,
-      "content-type: text/plain; charset=utf-8",
-      `content-length: ${body.length}`,
-      `x-gilliam-reason: ${code}`,
-    ];
-    if (status === 405) lines.push("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-    if (status === 503) lines.push("retry-after: 1");
-    if (this.#closeAfter) lines.push("connection: close");
-    else if (this.#exchange.request.minor === 0) lines.push("connection: keep-alive");
-    const head = `${lines.join("\r\n")}\r\n${this.#listener.context.dateField()}\r\n`;
-    this.#wire.writeText(headOnly ? head : head + body);
+    const { request } = this.#exchange;
+    const connection = this.#closeAfter ? "close" : request.minor === 0 ? "keep-alive" : "";
+    this.#wire.writeText(
+      refusalResponse(code, text, connection, this.#listener.context.dateField(), headOnly),
+    );
   }
 
   /**

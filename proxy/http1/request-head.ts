@@ -1,16 +1,15 @@
 import { latin1 } from "../bytes.ts";
 import type { FailureCode } from "../failure.ts";
 import type { EngineLimits } from "../limits.ts";
+import { isHost } from "./authority.ts";
 import { FAILED, FieldTable, NEED_MORE } from "./fields.ts";
 import {
   CLASS,
   CR,
-  DIGIT,
   FIELD,
   FIELD_FORWARDED_OTHER,
   FIELD_FRAMING_ALIAS,
   FIELD_GILLIAM_OTHER,
-  HOST,
   LF,
   SLASH,
   SP,
@@ -370,29 +369,6 @@ function readTarget(bytes: Uint8Array, from: number, target: string, head: Reque
   const path = cut < 0 ? "" : rest.slice(cut);
   head.target = path.startsWith("/") ? path : head.method === "OPTIONS" && path === "" ? "*" : `/${path}`;
   return true;
-}
-
-/** A name, an IPv4 address or an IPv6 literal, and perhaps `:port`. No user, no list, not empty. */
-function isHost(bytes: Uint8Array, from: number, to: number): boolean {
-  let at = from;
-  if (bytes[at] === 91 && at < to) {
-    at += 1;
-    while (at < to && isIpv6Char(bytes[at]!)) at += 1;
-    if (at === from + 1 || at >= to || bytes[at] !== 93) return false;
-    at += 1;
-  } else {
-    while (at < to && (CLASS[bytes[at]!]! & HOST) !== 0) at += 1;
-    if (at === from) return false;
-  }
-  if (at === to) return true;
-  if (bytes[at] !== 58 || to - at < 2 || to - at > 6) return false;
-  for (at += 1; at < to; at += 1) if ((CLASS[bytes[at]!]! & DIGIT) === 0) return false;
-  return true;
-}
-
-function isIpv6Char(byte: number): boolean {
-  const lower = byte | 32;
-  return (byte >= 46 && byte <= 58 && byte !== 47) || (lower >= 97 && lower <= 102);
 }
 
 function refuse(head: RequestHead, failure: FailureCode, problem: string): false {

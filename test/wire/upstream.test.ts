@@ -172,6 +172,22 @@ test("a 503 of one endpoint is tried on another, for a request that may be sent 
   expect(refused).toBeGreaterThan(0);
 });
 
+test("a connection that answered 503 may serve the next request while the first is tried elsewhere", async () => {
+  await using busy = await rawServer(answering(() => "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy"));
+  await using free = await rawServer(answering(() => ok("free")));
+  const policy = {
+    connectionsPerEndpointMax: 1,
+    outlier: { consecutiveFailuresMax: 1_000_000 },
+    retry: { budgetBurst: 1000 },
+  };
+  await using edge = await rig([], { clusters: [cluster("web.shop", [busy.port, free.port], { policy })] });
+  const answers = await Promise.all(
+    Array.from({ length: 60 }, () => edge.ask(get("/", "Connection: close\r\n"))),
+  );
+  expect(answers.every((answer) => /^HTTP\/1\.1 (?:200|503) /.test(answer))).toBe(true);
+  expect(edge.events.every(({ reason }) => reason === "")).toBe(true);
+});
+
 test.for([
   ["with a length", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart"],
   ["in chunks", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n"],

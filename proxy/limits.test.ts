@@ -1,0 +1,21 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { STATUS_BY_CODE } from "./failure.ts";
+import { DEFAULT_LIMITS } from "./limits.ts";
+
+const readme = readFileSync(join(import.meta.dirname, "README.md"), "utf8");
+
+test("the README names every limit with its default", () => {
+  const table = /<!-- limits -->([^]*)<!-- \/limits -->/.exec(readme)?.[1] ?? "";
+  const written = Object.fromEntries(
+    [...table.matchAll(/^\| `(\w+)`\s*\| (\d+)/gm)].map((row) => [row[1], Number(row[2])]),
+  );
+  expect(written).toEqual(DEFAULT_LIMITS);
+});
+
+test("the README names every refusal", () => {
+  const inLogsOnly = ["internal"];
+  const missing = Object.keys(STATUS_BY_CODE).filter((code) => !readme.includes(`\`${code}\``));
+  expect(missing).toEqual(inLogsOnly);
+});

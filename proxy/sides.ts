@@ -1,0 +1,79 @@
+import type { Binding } from "./binding.ts";
+import type { FailureCode } from "./failure.ts";
+import type { ResponseHead } from "./http1/response-head.ts";
+import type { Tunnel } from "./tunnel.ts";
+import type { Wire } from "./wire.ts";
+
+/** Where requests come from and answers go to: an HTTP/1.1 connection, or a stream of HTTP/2. */
+export interface Downstream {
+  readonly peerAddress: string;
+  /** Lines this listener adds to every request. */
+  readonly hopFields: string;
+  /** Sends a 1xx. */
+  sendInterim(head: ResponseHead): void;
+  /**
+   * Sends the head and what came of the body in the same read; `last`: that is all of it. Bytes are valid during the
+   * call only. False: stop, until `exchange.onDownstreamDrained`.
+   */
+  respond(
+    head: ResponseHead,
+    extraFields: string,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    last: boolean,
+  ): boolean;
+  sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean;
+  /** Sends what follows the body, names and values in turn, which ends the response; dropped where it has no place. */
+  sendTrailers(fields: readonly string[]): void;
+  /** Sends an answer of our own: `code` and its text. */
+  refuse(code: FailureCode, text: string): void;
+  /** The response cannot be completed: make sure that nobody takes it for the whole. */
+  cut(): void;
+  /** Do not read more of the request's body; and do again. */
+  pauseBody(): void;
+  resumeBody(): void;
+  /** Sends the 101 and joins both connections; `onDone` when both are closed. */
+  openTunnel(
+    head: ResponseHead,
+    extraFields: string,
+    upstream: Wire,
+    idleTimeoutMs: number,
+    onDone: () => void,
+  ): Tunnel;
+  /** The exchange is over and may be used for the next request. */
+  onExchangeOver(): void;
+}
+
+/** Where a request goes: a connection of HTTP/1.1 for itself, or a stream of HTTP/2. */
+export interface Upstream {
+  /**
+   * Sends the exchange's request for `host` with the lines of this hop, and what there is of its body. False: the
+   * body has to wait for `exchange.onUpstreamDrained`.
+   */
+  send(
+    host: string,
+    hopFields: string,
+    requestId: string,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    last: boolean,
+  ): boolean;
+  sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean;
+  /** Do not read more of the response; and do again. */
+  pause(): void;
+  resume(): void;
+  /** The exchange wants nothing more of it. */
+  abandon(): void;
+}
+
+/** What an exchange must know of the listener it came through. */
+export interface ExchangeOrigin {
+  readonly id: string;
+  readonly kind: "edge" | "local";
+  readonly from: string;
+  /** Of a local listener; the edge asks its routes. */
+  readonly binding: Binding | undefined;
+  bindingTo(cluster: string): Binding;
+}
