@@ -29,6 +29,8 @@ export interface EngineLimits {
   readonly lingerTimeoutMs: number;
   /** A tunnel (TCP, WebSocket) of which one side has ended, without a byte from the other. */
   readonly halfCloseTimeoutMs: number;
+  /** A TCP connection of a draining listener ends when its server spoke last and this long nobody spoke. */
+  readonly tunnelQuietMs: number;
   /** Idle connections kept per endpoint. */
   readonly idlePerEndpointMax: number;
 }
@@ -47,5 +49,6 @@ export const DEFAULT_LIMITS: EngineLimits = {
   interimResponsesMax: 16,
   lingerTimeoutMs: 1_000,
   halfCloseTimeoutMs: 120_000,
+  tunnelQuietMs: 100,
   idlePerEndpointMax: 256,
 };

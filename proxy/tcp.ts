@@ -51,8 +51,10 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
     this.#dispatch();
   }
 
-  /** A TCP connection has no end of a request to wait for: it goes on until it ends or is cut. */
-  retire(): void {}
+  /** A TCP connection has no end of a request to wait for: it ends at a quiet moment, or is cut. */
+  retire(): void {
+    this.#tunnel?.retire();
+  }
 
   destroy(): void {
     if (this.#tunnel === undefined) this.#client.destroy();
@@ -143,6 +145,7 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
       this.#over("");
     });
     if (this.#clientEnded) upstream.end();
+    if (this.#listener.retiring) this.#tunnel.retire();
   }
 
   #onDialFailed(code: FailureCode, what: string): void {

@@ -23,9 +23,13 @@ export class Tunnel implements Timed {
   readonly #wheel: DeadlineWheel;
   #idleMs: number;
   readonly #halfCloseMs: number;
+  readonly #quietMs: number;
   readonly #onDone: () => void;
   #activeMs: number;
   #open = 2;
+  /** Nothing is owed: the right side spoke last, or nobody spoke yet. */
+  #settled = true;
+  #retiring = false;
 
   /**
    * `idleMs` without a byte either way closes both, 0 is no limit; `onDone` when both are closed.
@@ -34,6 +38,7 @@ export class Tunnel implements Timed {
     const { wheel, limits } = context;
     this.#wheel = wheel;
     this.#halfCloseMs = limits.halfCloseTimeoutMs;
+    this.#quietMs = limits.tunnelQuietMs;
     this.#idleMs = idleMs === 0 ? Infinity : idleMs;
     this.#onDone = onDone;
     this.#activeMs = wheel.coarseNowMs();
@@ -57,6 +62,15 @@ export class Tunnel implements Timed {
     if (to > from) this.#right.carry(bytes, from, to);
   }
 
+  /**
+   * Ends the tunnel at the first quiet moment in which nothing is owed: the right side (the server) spoke last and
+   * `quietMs` passed since. A client with a pool of connections opens another; one that waits for an answer gets it.
+   */
+  retire(): void {
+    this.#retiring = true;
+    this.#wheel.watch(this, this.#wheel.coarseNowMs());
+  }
+
   /** Closes both at once. */
   cut(): void {
     this.#left.wire.destroy();
@@ -66,6 +80,7 @@ export class Tunnel implements Timed {
   noteBytes(side: TunnelSide, count: number): void {
     if (side === this.#left) this.bytesIn += count;
     else this.bytesOut += count;
+    this.#settled = side === this.#right;
     this.#activeMs = this.#wheel.coarseNowMs();
   }
 
@@ -84,9 +99,13 @@ export class Tunnel implements Timed {
 
   onTick(nowMs: number): number {
     const dueMs = this.#activeMs + this.#idleMs;
-    if (nowMs < dueMs) return dueMs;
-    this.cut();
-    return Infinity;
+    const quietMs = this.#activeMs + this.#quietMs;
+    if (nowMs >= dueMs || (this.#retiring && this.#settled && nowMs >= quietMs)) {
+      this.cut();
+      return Infinity;
+    }
+    // An answer may come at any moment, so a retiring tunnel looks again soon.
+    return this.#retiring ? Math.min(dueMs, Math.max(quietMs, nowMs + this.#quietMs)) : dueMs;
   }
 }
 

@@ -162,6 +162,31 @@ test("a drain lets the request in flight finish, and cuts what outlives it", asy
   expect(await other.engine.drain(50)).toBe(1);
 });
 
+test("a drain ends a TCP connection once its server has answered, and not while an answer is owed", async () => {
+  let answer = () => {};
+  await using server = await rawServer((socket) => {
+    socket.once("data", () => {
+      answer = () => socket.write("answer");
+    });
+  });
+  const tcp = cluster("api.shop", [server.port], { protocol: "tcp" });
+  await using mesh = await rig([], { clusters: [tcp], routes: [], listener: { ...LOCAL, protocol: "tcp" } });
+  await using asking = await mesh.client();
+  asking.write("question");
+  await until(() => server.received[0] === "question", "the question");
+  await using unused = await mesh.client();
+  await until(() => server.received.length === 2, "the second connection");
+
+  const drained = mesh.engine.drain(20_000);
+  await unused.untilEnd(); // Its quiet time is over; that of the other counts only from the answer.
+  await until(() => mesh.events.length > 0, "its record");
+  expect(mesh.events).toHaveLength(1);
+  answer();
+  await asking.untilEnd();
+  expect(asking.text).toBe("answer");
+  expect(await drained).toBe(0);
+});
+
 test("an endpoint that fails again and again is ejected, and the report says why", async () => {
   await using good = await rawServer(answering(() => ok("good")));
   await using bad = await rawServer(answering(() => "HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n"));

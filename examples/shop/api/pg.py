@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import os
+import select
 import socket
 import struct
 from urllib.parse import unquote, urlsplit
@@ -86,6 +87,10 @@ class Connection:
                 if failure:
                     raise failure
                 return rows
+
+    def hung_up(self):
+        """Whether the server ended the connection while it was unused: nothing may come between statements."""
+        return bool(select.select([self._stream], [], [], 0)[0])
 
     def close(self):
         self.broken = True

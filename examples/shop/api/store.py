@@ -88,7 +88,7 @@ class Store:
         """Borrows a connection, waiting for a free one. One that failed in any way is not used again."""
         connection = self._idle.get()
         try:
-            if connection is None or connection.broken:
+            if connection is None or connection.broken or connection.hung_up():
                 connection = pg.connect(self._url)
             yield connection
         except pg.Error:
