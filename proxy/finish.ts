@@ -1,3 +1,5 @@
+import type { EngineContext } from "./context.ts";
+import type { AccessEvent } from "./engine.ts";
 import type { Exchange } from "./exchange.ts";
 
 /** Counts an exchange that is over and tells whoever keeps the access log. */
@@ -9,7 +11,8 @@ export function recordExchange(exchange: Exchange): void {
   const release = endpoint?.release ?? 0;
   binding?.stats(release).count(status, failed, durationMs);
   if (reason !== "") context.stats.refused(reason);
-  context.onAccess?.({
+  if (context.onAccess === undefined) return;
+  tellAccess(context, {
     listener: origin.id,
     kind: exchange.upgraded ? "upgrade" : "http",
     method: request.method,
@@ -27,4 +30,13 @@ export function recordExchange(exchange: Exchange): void {
     reason,
     requestId: exchange.requestId,
   });
+}
+
+/** A listener to events that throws is a fault of its own, and no reason to leave an exchange unfinished. */
+export function tellAccess({ onAccess, onFault }: EngineContext, event: AccessEvent): void {
+  try {
+    onAccess?.(event);
+  } catch (error) {
+    onFault(error);
+  }
 }

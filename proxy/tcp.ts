@@ -2,6 +2,7 @@ import { Lease } from "./balancer.ts";
 import type { ClusterState, EndpointState } from "./cluster.ts";
 import type { Timed } from "./deadlines.ts";
 import { type FailureCode } from "./failure.ts";
+import { tellAccess } from "./finish.ts";
 import type { Connection, Listener } from "./listener.ts";
 import type { Waiter } from "./mesh.ts";
 import { Tunnel } from "./tunnel.ts";
@@ -209,7 +210,7 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
       .stats(this.#endpoint?.release ?? 0)
       .count(0, reason !== "" && reason !== "client_gone", durationMs);
     if (reason !== "") context.stats.refused(reason);
-    context.onAccess?.({
+    tellAccess(context, {
       listener: id,
       kind: "tcp",
       method: "",

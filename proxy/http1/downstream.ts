@@ -3,6 +3,7 @@ import { Exchange } from "../exchange.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "../failure.ts";
 import { downstreamHeadText } from "../headers.ts";
 import type { Downstream } from "../exchange.ts";
+import { tellAccess } from "../finish.ts";
 import type { Listener } from "../listener.ts";
 import { Http2Downstream, beginsLikeHttp2 } from "../http2/downstream.ts";
 import { Tunnel } from "../tunnel.ts";
@@ -393,7 +394,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     context.log.debug({ code, requestId, where }, problem);
     this.#closeAfter = true;
     this.#writeRefusal(code, refusalText(code, problem, where), false);
-    context.onAccess?.({
+    tellAccess(context, {
       listener: id,
       kind: "http",
       method: "",

@@ -163,6 +163,7 @@ export interface RigOptions {
   readonly listener?: ListenerSpec;
   readonly limits?: Partial<EngineLimits>;
   readonly clock?: Clock;
+  readonly onAccess?: (event: AccessEvent) => void;
 }
 
 /** An engine with one listener: an edge with a route for `shop.test` to `web.shop`, if nothing else is said. */
@@ -173,7 +174,7 @@ export async function rig(ports: readonly number[], options: RigOptions = {}): P
     random: seededRandom(1),
     log: silentLog,
     name: "edge",
-    onAccess: (event) => events.push(event),
+    onAccess: options.onAccess ?? ((event) => events.push(event)),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   });
   const applied = engine.apply(
