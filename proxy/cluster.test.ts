@@ -71,6 +71,22 @@ test("no more are ejected than the policy allows", () => {
   expect(events.filter((event) => event.startsWith("ejected"))).toEqual(["ejected i0", "ejected i1"]);
 });
 
+test("the only endpoint left is dead and the other ejected for errors: the ejected one is tried", () => {
+  const { cluster, events, choose } = state(2);
+  fail(cluster, "i0", 5);
+  const dead = cluster.endpoints.get("i1")!;
+  expect(choose()?.id).toBe("i1");
+  expect(choose(dead)?.id).toBe("i0");
+  for (let count = 0; count < 5; count += 1) cluster.noteFailure(dead, "ECONNREFUSED", 0, true);
+  expect(events.filter((event) => event.startsWith("ejected"))).toEqual(["ejected i0", "ejected i1"]);
+  expect(choose()?.id).toBe("i0");
+  // Both unreachable: they do not take turns in being ejected.
+  for (let count = 0; count < 20; count += 1) {
+    cluster.noteFailure(cluster.endpoints.get("i0")!, "ECONNREFUSED", 0, true);
+  }
+  expect(events.filter((event) => event.startsWith("ejected"))).toHaveLength(2);
+});
+
 test("when all are ejected all are used, and it is said", () => {
   const { cluster, events, choose } = state(2, { policy: { outlier: { ejectedPercentMax: 100 } } });
   fail(cluster, "i0", 5);

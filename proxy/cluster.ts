@@ -10,6 +10,7 @@ import {
   freshOutlierState,
   noteFailure,
   noteSuccess,
+  reinstate,
 } from "./outlier.ts";
 import { RetryBudget } from "./retry.ts";
 import { type Share, type SmoothSplit } from "./split.ts";
@@ -174,10 +175,7 @@ export class ClusterState implements Timed {
       const turn = release ?? split.next(this.shares);
       group = (turn === undefined ? undefined : this.#byRelease.get(turn)) ?? this.#whole;
     }
-    let candidates = group.usable;
-    if (candidates.length === 0 || (candidates.length === 1 && candidates[0] === avoid)) {
-      candidates = this.#whole.usable.length > 0 ? this.#whole.usable : group.all;
-    }
+    const candidates = this.#candidates(group, avoid);
     const picked =
       this.policy.balancing === "round-robin"
         ? pickRoundRobin(candidates, group.cursor++, avoid)
@@ -186,10 +184,15 @@ export class ClusterState implements Timed {
     return candidates.find((endpoint) => endpoint.hasRoom);
   }
 
+  /** The narrowest circle that holds somebody else than `avoid`: an ejected endpoint may answer, one just tried did not. */
+  #candidates(group: Group, avoid: EndpointState | undefined): EndpointState[] {
+    if (holdsOther(group.usable, avoid)) return group.usable;
+    if (holdsOther(this.#whole.usable, avoid)) return this.#whole.usable;
+    return holdsOther(group.all, avoid) ? group.all : this.#whole.all;
+  }
+
   hasOther(than: EndpointState): boolean {
-    return (
-      this.#whole.usable.length > 1 || (this.#whole.usable.length === 1 && this.#whole.usable[0] !== than)
-    );
+    return holdsOther(this.#whole.usable, than);
   }
 
   noteSuccess(endpoint: EndpointState, nowMs: number): void {
@@ -198,12 +201,20 @@ export class ClusterState implements Timed {
       noteSuccess(outlier, this.policy.outlier, nowMs);
   }
 
-  /** Counts a failure; ejects the endpoint when that is due and allowed. */
-  noteFailure(endpoint: EndpointState, reason: string, nowMs: number): void {
+  /**
+   * Counts a failure; ejects the endpoint when that is due and allowed. `unreachable`: nothing could be connected to;
+   * when no more may be ejected it takes the place of one that did answer, if only with errors.
+   */
+  noteFailure(endpoint: EndpointState, reason: string, nowMs: number, unreachable = false): void {
     const policy = this.policy.outlier;
     if (!noteFailure(endpoint.outlier, policy) || endpoint.removed) return;
-    const ejected = this.#whole.all.length - this.#whole.usable.length;
-    if (ejected >= ejectableCount(this.#whole.all.length, policy)) return;
+    const ejected = this.#whole.all.filter(({ outlier }) => outlier.ejectedUntilMs !== 0);
+    if (ejected.length >= ejectableCount(this.#whole.all.length, policy)) {
+      const answering = unreachable ? ejected.find(({ outlier }) => !outlier.unreachable) : undefined;
+      if (answering === undefined) return;
+      reinstate(answering.outlier, nowMs);
+    }
+    endpoint.outlier.unreachable = unreachable;
     const durationMs = ejectionMs(endpoint.outlier.ejections, policy);
     endpoint.outlier.ejections += 1;
     endpoint.outlier.ejectedUntilMs = nowMs + durationMs;
@@ -229,10 +240,7 @@ export class ClusterState implements Timed {
         nextMs = Math.min(nextMs, outlier.ejectedUntilMs);
         continue;
       }
-      outlier.ejectedUntilMs = 0;
-      outlier.failuresInRow = 0;
-      outlier.reinstatedMs = nowMs;
-      outlier.reason = "";
+      reinstate(outlier, nowMs);
       changed = true;
     }
     if (changed) this.#regroup();
@@ -255,6 +263,10 @@ export class ClusterState implements Timed {
       this.#events.onPanic(this, panicking);
     }
   }
+}
+
+function holdsOther(members: readonly EndpointState[], avoid: EndpointState | undefined): boolean {
+  return members.length > 1 || (members.length === 1 && members[0] !== avoid);
 }
 
 function groupOf(all: EndpointState[], cursor: number): Group {

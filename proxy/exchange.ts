@@ -233,7 +233,8 @@ export class Exchange implements Timed, Waiter {
   onUpstreamFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void {
     this.#upstream = undefined;
     const cluster = this.#cluster!;
-    if (!stale) cluster.noteFailure(this.endpoint!, what, this.context.clock.nowMs());
+    const unreachable = code === "connect_failed" || code === "connect_timeout";
+    if (!stale) cluster.noteFailure(this.endpoint!, what, this.context.clock.nowMs(), unreachable);
     if (!this.#responseStarted && code !== "bad_response") {
       const attempt = {
         sent,

@@ -11,10 +11,19 @@ export interface OutlierState {
   reinstatedMs: number;
   /** Plain words; empty when it is not ejected. */
   reason: string;
+  /** It was ejected because nothing could be connected to. */
+  unreachable: boolean;
 }
 
 export function freshOutlierState(): OutlierState {
-  return { failuresInRow: 0, ejections: 0, ejectedUntilMs: 0, reinstatedMs: 0, reason: "" };
+  return {
+    failuresInRow: 0,
+    ejections: 0,
+    ejectedUntilMs: 0,
+    reinstatedMs: 0,
+    reason: "",
+    unreachable: false,
+  };
 }
 
 /** How many endpoints of `total` may be ejected together: the share rounded down, but one of two or more. */
@@ -32,6 +41,15 @@ export function ejectionMs(ejections: number, { ejectionMsBase, ejectionMsMax }:
 export function noteFailure(state: OutlierState, policy: OutlierPolicy): boolean {
   state.failuresInRow += 1;
   return state.failuresInRow >= policy.consecutiveFailuresMax && state.ejectedUntilMs === 0;
+}
+
+/** Ends an ejection. */
+export function reinstate(state: OutlierState, nowMs: number): void {
+  state.ejectedUntilMs = 0;
+  state.failuresInRow = 0;
+  state.reinstatedMs = nowMs;
+  state.reason = "";
+  state.unreachable = false;
 }
 
 /** Counts one success: the row is broken, and after a quiet time as long as the longest ejection all is forgiven. */

@@ -154,7 +154,7 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
     const endpoint = this.#endpoint!;
     const cluster = this.#cluster!;
     this.#dropUpstream();
-    cluster.noteFailure(endpoint, `${code}: ${what}`, context.clock.nowMs());
+    cluster.noteFailure(endpoint, `${code}: ${what}`, context.clock.nowMs(), true);
     this.#lease[Symbol.dispose]();
     if (this.#retries < cluster.policy.retry.retriesMax && cluster.budget.withdraw()) {
       this.#retries += 1;
