@@ -30,7 +30,7 @@ export function run(
   const { GILLIAM_STATE: _state, GILLIAM_URL: _url, GILLIAM_TOKEN: _token, ...inherited } = process.env;
   const env = { ...inherited, NO_COLOR: "1", ...options.env };
   return new Promise((resolve) => {
-    execFile(
+    const child = execFile(
       program,
       [...args],
       { env, cwd: options.cwd ?? ROOT, timeout: options.timeoutMs ?? 240_000, maxBuffer: 64 * 1024 * 1024 },
@@ -39,6 +39,7 @@ export function run(
         resolve({ code, stdout, stderr });
       },
     );
+    child.stdin?.end(); // Verbs that pass their standard input on would wait for its end.
   });
 }
 
