@@ -22,6 +22,15 @@ test("only root needs what isolates instances, only the shop needs Python", () =
   expect(missing(true, false)).toEqual(["setpriv", "nsenter", "ip"]);
 });
 
+test("what the tests compare with is asked for by the tests alone", () => {
+  using path = folderWith("flock", "haproxy");
+  const need = { isRoot: false, shop: false, path: path.folder };
+  expect(missingPrograms({ ...need, tests: true })).toEqual([
+    { program: "nginx", debian: "nginx-light", need: "tests" },
+  ]);
+  expect(missingPrograms(need)).toEqual([]);
+});
+
 test("a missing Python is named with its package, and how to do without", () => {
   using path = folderWith("flock");
   const attempt = () => installPrograms({ isRoot: false, shop: true, path: path.folder }, () => undefined);
