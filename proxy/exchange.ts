@@ -1,23 +1,21 @@
-import { Lease } from "./balancer.ts";
+import { Attempt } from "./attempt.ts";
 import type { Binding } from "./binding.ts";
-import type { ClusterState, EndpointState } from "./cluster.ts";
+import { Choice } from "./choice.ts";
+import type { EndpointState } from "./cluster.ts";
 import type { EngineContext } from "./context.ts";
 import type { Timed } from "./deadlines.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "./failure.ts";
 import { recordExchange } from "./finish.ts";
 import { RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
-import { Http1Upstream } from "./http1/upstream.ts";
-import { Http2Upstream } from "./http2/upstream.ts";
 import type { Waiter } from "./mesh.ts";
 import { ReplayBody } from "./replay.ts";
 import { judgeRetry } from "./retry.ts";
 import { isAmbiguousPath, matchRoute } from "./routing.ts";
-import type { Downstream, ExchangeOrigin, Upstream } from "./sides.ts";
-import { stickyCookie, stickyRelease } from "./sticky.ts";
+import type { Downstream, ExchangeOrigin, SwitchedUpstream } from "./sides.ts";
 import type { Tunnel } from "./tunnel.ts";
 
-export type { Downstream, ExchangeOrigin, Upstream } from "./sides.ts";
+export type { Downstream, ExchangeOrigin } from "./sides.ts";
 
 const PHASE = { idle: 0, waiting: 1, connecting: 2, sending: 3, responding: 4, tunnel: 5 } as const;
 type Phase = (typeof PHASE)[keyof typeof PHASE];
@@ -28,7 +26,6 @@ type Phase = (typeof PHASE)[keyof typeof PHASE];
  */
 export class Exchange implements Timed, Waiter {
   readonly request = new RequestHead();
-  readonly lease = new Lease();
   readonly context: EngineContext;
   readonly origin: ExchangeOrigin;
   wheelNext: Timed | undefined;
@@ -43,23 +40,17 @@ export class Exchange implements Timed, Waiter {
   reason: FailureCode | "" = "";
   binding: Binding | undefined;
   requestId = "";
-  /** The last endpoint tried. */
-  endpoint: EndpointState | undefined;
   upgraded = false;
   /** The whole request has come in. */
   requestComplete = false;
   readonly #downstream: Downstream;
   #phase: Phase = PHASE.idle;
-  #cluster: ClusterState | undefined;
-  #upstream: Upstream | undefined;
+  readonly #choice = new Choice();
+  readonly #attempt = new Attempt(this);
   #tunnel: Tunnel | undefined;
-  #waitCode: FailureCode = "no_cluster";
   #responseStarted = false;
   #requestDueMs = Infinity;
   #phaseDueMs = Infinity;
-  /** The release that the split has dealt to this request; -1: not yet. */
-  #release = -1;
-  #setCookie = "";
   #staleRetried = false;
   /** The time while the read is handled that the request came in with; else 0. */
   #readMs = 0;
@@ -69,6 +60,11 @@ export class Exchange implements Timed, Waiter {
     this.context = context;
     this.origin = origin;
     this.#downstream = downstream;
+  }
+
+  /** The last endpoint tried. */
+  get endpoint(): EndpointState | undefined {
+    return this.#attempt.endpoint;
   }
 
   get active(): boolean {
@@ -86,13 +82,12 @@ export class Exchange implements Timed, Waiter {
     this.bytesOut = 0;
     this.retries = 0;
     this.reason = "";
-    this.endpoint = undefined;
+    this.#attempt.endpoint = undefined;
     this.upgraded = false;
     this.requestComplete = last;
     this.requestId = this.request.requestId === "" ? this.context.newRequestId() : this.request.requestId;
     this.#responseStarted = false;
-    this.#release = -1;
-    this.#setCookie = "";
+    this.#choice.reset();
     this.#staleRetried = false;
     this.#requestDueMs = Infinity;
     this.#phase = PHASE.waiting;
@@ -104,7 +99,7 @@ export class Exchange implements Timed, Waiter {
     if (this.binding !== undefined) this.#dispatch();
     this.#readMs = 0;
     this.#body.keep();
-    if (this.#upstream === undefined && this.active && !last) this.#downstream.pauseBody();
+    if (!this.#attempt.open && this.active && !last) this.#downstream.pauseBody();
   }
 
   /** More of the request's body. */
@@ -117,16 +112,16 @@ export class Exchange implements Timed, Waiter {
       if (!last) this.#downstream.pauseBody();
       return;
     }
-    if (this.#upstream === undefined) return; // Answered already; the rest is swallowed.
+    if (!this.#attempt.open) return; // Answered already; the rest is swallowed.
     this.#body.noteMoreSent(bytes, from, to, this.#resendable(), this.context.limits.replayBytesMax);
-    if (!this.#upstream.sendData(bytes, from, to, last) && !last) this.#downstream.pauseBody();
+    if (!this.#attempt.sendData(bytes, from, to, last) && !last) this.#downstream.pauseBody();
     this.#expectProgress();
   }
 
   /** The client is gone, or broke its own request; nobody can be answered any more. */
   onDownstreamGone(reason: FailureCode = "client_gone"): void {
     if (!this.active) return;
-    this.#upstream?.abandon();
+    this.#attempt.abandon();
     this.#tunnel?.cut();
     if (!this.active) return; // The tunnel ended it.
     if (!this.#responseStarted) this.status = STATUS_BY_CODE[reason];
@@ -137,17 +132,17 @@ export class Exchange implements Timed, Waiter {
   /** The body turned out to break the rules; `text` is for the client, if it has no answer yet. */
   onBadBody(code: FailureCode, problem: string): void {
     if (!this.active) return;
-    this.#upstream?.abandon();
+    this.#attempt.abandon();
     this.#fail(code, problem);
   }
 
   onDownstreamDrained(): void {
-    this.#upstream?.resume();
+    this.#attempt.resume();
     if (this.#phase === PHASE.responding) this.#expectProgress();
   }
 
-  /** The connection is there. */
-  onUpstreamReady(): void {
+  /** The attempt has its connection. */
+  onAttemptReady(): void {
     this.#send();
   }
 
@@ -161,7 +156,7 @@ export class Exchange implements Timed, Waiter {
   }
 
   onResponse(head: ResponseHead, bytes: Buffer, from: number, to: number, last: boolean): void {
-    const cluster = this.#cluster!;
+    const cluster = this.#choice.cluster!;
     const endpoint = this.endpoint!;
     const nowMs = this.context.clock.nowMs();
     if (head.status >= 500) {
@@ -172,46 +167,43 @@ export class Exchange implements Timed, Waiter {
     this.#phase = PHASE.responding;
     this.status = head.status;
     this.bytesOut = to - from;
-    const upstream = this.#upstream;
-    if (last) this.#upstream = undefined;
-    const flowing = this.#downstream.respond(head, this.#setCookie, bytes, from, to, last);
+    if (last) this.#attempt.letGo();
+    const flowing = this.#downstream.respond(head, this.#choice.setCookie, bytes, from, to, last);
     if (last) return this.#finish();
-    if (!flowing) upstream?.pause();
+    if (!flowing) this.#attempt.pause();
     this.#phaseDueMs = nowMs + this.context.limits.bodyStallTimeoutMs;
     this.context.wheel.watch(this, Math.min(this.#phaseDueMs, this.#requestDueMs));
   }
 
   onResponseData(bytes: Buffer, from: number, to: number, last: boolean): void {
     this.bytesOut += to - from;
-    const upstream = this.#upstream;
-    if (last) this.#upstream = undefined;
+    if (last) this.#attempt.letGo();
     const flowing = this.#downstream.sendData(bytes, from, to, last);
     if (last) return this.#finish();
-    if (!flowing) upstream?.pause();
+    if (!flowing) this.#attempt.pause();
     this.#expectProgress();
   }
 
   /** What follows the body, names and values in turn: the response is over. */
   onResponseTrailers(fields: readonly string[]): void {
-    this.#upstream = undefined;
+    this.#attempt.letGo();
     this.#downstream.sendTrailers(fields);
     this.#finish();
   }
 
   /** The upstream changed the protocol as asked; `early` is what it already sent in the new one. */
-  onUpgraded(head: ResponseHead, upstream: Http1Upstream, early: Buffer): void {
-    this.#upstream = undefined;
+  onUpgraded(head: ResponseHead, upstream: SwitchedUpstream, early: Buffer): void {
     this.#responseStarted = true;
     this.upgraded = true;
     this.status = 101;
     this.#phase = PHASE.tunnel;
     this.#requestDueMs = Infinity;
     this.#phaseDueMs = Infinity;
-    this.#cluster?.noteSuccess(this.endpoint!, this.context.clock.nowMs());
+    this.#choice.cluster?.noteSuccess(this.endpoint!, this.context.clock.nowMs());
     const { idleTimeoutMs } = this.endpoint!.cluster.policy;
     const tunnel = this.#downstream.openTunnel(
       head,
-      this.#setCookie,
+      this.#choice.setCookie,
       upstream.giveWire(),
       idleTimeoutMs,
       () => {
@@ -230,9 +222,8 @@ export class Exchange implements Timed, Waiter {
    * The attempt failed before its response was complete. `sent`: the application may have seen the request;
    * `stale`: the connection had been idle and ended without a byte.
    */
-  onUpstreamFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void {
-    this.#upstream = undefined;
-    const cluster = this.#cluster!;
+  onAttemptFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void {
+    const cluster = this.#choice.cluster!;
     const unreachable = code === "connect_failed" || code === "connect_timeout";
     if (!stale) cluster.noteFailure(this.endpoint!, what, this.context.clock.nowMs(), unreachable);
     if (!this.#responseStarted && code !== "bad_response") {
@@ -246,7 +237,7 @@ export class Exchange implements Timed, Waiter {
       const verdict = judgeRetry(attempt, cluster.policy.retry);
       if (verdict === "reconnect") {
         this.#staleRetried = true;
-        return this.#attempt(this.endpoint!, true);
+        return this.#try(this.endpoint!, true);
       }
       if (verdict === "retry" && cluster.budget.withdraw()) return this.#again();
     }
@@ -254,14 +245,9 @@ export class Exchange implements Timed, Waiter {
   }
 
   retryNow(): boolean {
-    const before = this.#waitCode;
     this.#phase = PHASE.connecting;
-    this.#waitCode = "internal";
     const found = this.#dispatchNow();
-    if (!found && this.active) {
-      this.#phase = PHASE.waiting;
-      if (this.#waitCode === "internal") this.#waitCode = before;
-    }
+    if (!found && this.active) this.#phase = PHASE.waiting;
     return found;
   }
 
@@ -296,7 +282,7 @@ export class Exchange implements Timed, Waiter {
     if (this.#dispatchNow()) return;
     const { mesh, limits, wheel, clock } = this.context;
     const name = this.binding!.cluster;
-    const max = this.#cluster?.policy.pendingMax ?? 1024;
+    const max = this.#choice.cluster?.policy.pendingMax ?? 1024;
     if (!mesh.wait(name, this, max)) return this.#fail("overloaded", `${max} requests wait already`);
     this.#phase = PHASE.waiting;
     this.#phaseDueMs = clock.nowMs() + limits.pendingTimeoutMs;
@@ -305,86 +291,39 @@ export class Exchange implements Timed, Waiter {
 
   #dispatchNow(): boolean {
     const binding = this.binding!;
-    const cluster = this.context.mesh.clusters.get(binding.cluster);
-    if (this.#cluster !== cluster) this.#enter(cluster);
-    if (cluster === undefined) return this.#notYet("no_cluster");
-    if (cluster.endpoints.size === 0) return this.#notYet("no_endpoint");
-    const sticky = cluster.sticky !== undefined && cluster.shares.length > 0;
-    if (sticky && this.#release < 0) {
-      this.#release = stickyRelease(cluster.sticky, cluster.shares, this.request);
-    }
-    const stuckTo = this.#release;
-    const endpoint = cluster.choose(
-      binding.split,
-      stuckTo < 0 ? undefined : stuckTo,
-      this.endpoint,
-      this.context.random,
-    );
-    if (endpoint === undefined) return this.#notYet("overloaded");
-    this.#release = endpoint.release;
-    if (sticky && endpoint.release !== stuckTo)
-      this.#setCookie = stickyCookie(cluster.sticky, endpoint.release);
-    this.#attempt(endpoint, false);
+    const choice = this.#choice;
+    if (choice.enter(this.context.mesh, binding.cluster)) this.#entered();
+    const endpoint = choice.next(binding, this.request, this.endpoint, this.context.random);
+    if (endpoint === undefined) return false;
+    this.#try(endpoint, false);
     return true;
   }
 
-  #notYet(code: FailureCode): false {
-    this.#waitCode = code;
-    return false;
-  }
-
-  #enter(cluster: ClusterState | undefined): void {
-    this.#cluster = cluster;
+  #entered(): void {
+    const { cluster } = this.#choice;
     if (cluster === undefined) return;
     cluster.budget.deposit();
     const { requestTimeoutMs } = cluster.policy;
     this.#requestDueMs = requestTimeoutMs === 0 ? Infinity : this.startedMs + requestTimeoutMs;
   }
 
-  /** Claims the endpoint, then sends; so a drain never races a pick. */
-  #attempt(endpoint: EndpointState, freshOnly: boolean): void {
-    const { context } = this;
-    this.endpoint = endpoint;
-    this.lease.take(endpoint);
-    if (endpoint.cluster.speaksHttp2) return this.#attemptHttp2(endpoint);
-    const idle = freshOnly ? undefined : Http1Upstream.takeIdle(endpoint, context);
-    if (idle === undefined) {
-      this.#phase = PHASE.connecting;
-      this.#phaseDueMs = Infinity; // The connection has its own deadline.
-      this.#upstream = Http1Upstream.connect(endpoint, context, this);
-      context.wheel.watch(this, this.#requestDueMs);
-      return;
-    }
-    idle.serve(this);
-    this.#upstream = idle;
-    this.#send();
-  }
-
-  /** As `#attempt`, on a connection that others use at the same time. */
-  #attemptHttp2(endpoint: EndpointState): void {
-    const upstream = Http2Upstream.open(endpoint, this.context, this);
-    this.#upstream = upstream;
-    if (upstream.ready) return this.#send();
+  #try(endpoint: EndpointState, freshOnly: boolean): void {
+    if (this.#attempt.begin(endpoint, freshOnly)) return this.#send();
     this.#phase = PHASE.connecting;
-    this.#phaseDueMs = Infinity;
+    this.#phaseDueMs = Infinity; // The connection has its own deadline.
     this.context.wheel.watch(this, this.#requestDueMs);
   }
 
   #send(): void {
     const { limits, clock, wheel } = this.context;
-    const upstream = this.#upstream!;
-    const endpoint = this.endpoint!;
-    const host = endpoint.hostField === "" ? this.request.host : endpoint.hostField;
     let hopFields = this.#downstream.hopFields;
     if (this.origin.kind === "edge") hopFields += `x-forwarded-host: ${this.request.host}\r\n`;
-    const authority = host === "" ? endpoint.cluster.name : host;
-    const { requestId, requestComplete } = this;
     this.#phase = PHASE.sending;
     const { bytes, from, to } = this.#body;
-    const flowing = upstream.send(authority, hopFields, requestId, bytes, from, to, requestComplete);
+    const flowing = this.#attempt.send(hopFields, this.requestId, bytes, from, to);
     this.#body.noteSent(this.#resendable(), limits.replayBytesMax);
     const nowMs = this.#readMs === 0 ? clock.nowMs() : this.#readMs;
-    const { responseTimeoutMs } = endpoint.cluster.policy;
+    const { responseTimeoutMs } = this.endpoint!.cluster.policy;
     this.#phaseDueMs = !this.requestComplete
       ? nowMs + limits.bodyStallTimeoutMs
       : responseTimeoutMs === 0
@@ -398,14 +337,14 @@ export class Exchange implements Timed, Waiter {
   #again(): void {
     this.retries += 1;
     this.binding!.stats(this.endpoint!.release).retries += 1;
-    this.lease[Symbol.dispose]();
+    this.#attempt.release();
     this.#phase = PHASE.waiting;
     this.#dispatch();
   }
 
   /** An upstream says 503: another endpoint may do better, for a request that may be sent twice. */
   #retryElsewhere(last: boolean): boolean {
-    const cluster = this.#cluster!;
+    const cluster = this.#choice.cluster!;
     const { retry } = cluster.policy;
     const may =
       this.requestComplete &&
@@ -414,15 +353,15 @@ export class Exchange implements Timed, Waiter {
       this.retries < retry.retriesMax &&
       cluster.hasOther(this.endpoint!);
     if (!may || !cluster.budget.withdraw()) return false;
-    if (!last) this.#upstream?.abandon(); // Else it is free already, and perhaps in other hands.
-    this.#upstream = undefined;
+    if (last) this.#attempt.letGo(); // It is free already, and perhaps in other hands.
+    else this.#attempt.abandon();
     this.#again();
     return true;
   }
 
   /** May its body have to be sent again? HTTP/2 can say that a request was not looked at (RFC 9113 8.7). */
   #resendable(): boolean {
-    const { policy, speaksHttp2 } = this.#cluster!;
+    const { policy, speaksHttp2 } = this.#choice.cluster!;
     return this.request.idempotent || policy.retry.nonIdempotent || speaksHttp2;
   }
 
@@ -440,12 +379,10 @@ export class Exchange implements Timed, Waiter {
   }
 
   #expire(total: boolean): void {
-    const upstream = this.#upstream;
-    this.#upstream = undefined;
-    upstream?.abandon();
+    this.#attempt.abandon();
     if (this.#phase === PHASE.waiting && !total) return this.#failWaiting();
     if (total) {
-      const { requestTimeoutMs } = this.#cluster!.policy;
+      const { requestTimeoutMs } = this.#choice.cluster!.policy;
       return this.#fail("request_timeout", `not answered completely within ${requestTimeoutMs} ms`);
     }
     const stallMs = this.context.limits.bodyStallTimeoutMs;
@@ -455,9 +392,9 @@ export class Exchange implements Timed, Waiter {
     if (!this.requestComplete) {
       return this.#fail("body_timeout", `no byte of the request's body came for ${stallMs} ms`);
     }
-    const { responseTimeoutMs } = this.#cluster!.policy;
+    const { responseTimeoutMs } = this.#choice.cluster!.policy;
     const what = `no response within ${responseTimeoutMs} ms`;
-    this.#cluster!.noteFailure(this.endpoint!, what, this.context.clock.nowMs());
+    this.#choice.cluster!.noteFailure(this.endpoint!, what, this.context.clock.nowMs());
     this.#fail("response_timeout", what);
   }
 
@@ -469,7 +406,10 @@ export class Exchange implements Timed, Waiter {
       no_endpoint: `"${name}" has no ready instance`,
       overloaded: `every connection to "${name}" is in use`,
     };
-    this.#fail(this.#waitCode, `${what[this.#waitCode] ?? this.#waitCode}, waited ${waitedMs} ms`);
+    this.#fail(
+      this.#choice.missing,
+      `${what[this.#choice.missing] ?? this.#choice.missing}, waited ${waitedMs} ms`,
+    );
   }
 
   /** Answers with the failure if nothing was answered yet, else cuts the response off. */
@@ -497,10 +437,10 @@ export class Exchange implements Timed, Waiter {
       this.context.mesh.stopWaiting(this.binding.cluster, this);
     }
     this.#phase = PHASE.idle;
-    this.#cluster = undefined;
-    this.#upstream = undefined;
+    this.#choice.cluster = undefined;
+    this.#attempt.letGo();
     this.#body.clear();
-    this.lease[Symbol.dispose]();
+    this.#attempt.release();
     recordExchange(this);
     this.#downstream.onExchangeOver();
   }

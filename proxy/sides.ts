@@ -1,5 +1,6 @@
 import type { Binding } from "./binding.ts";
 import type { FailureCode } from "./failure.ts";
+import type { RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
 import type { Tunnel } from "./tunnel.ts";
 import type { Wire } from "./wire.ts";
@@ -66,6 +67,37 @@ export interface Upstream {
   resume(): void;
   /** The exchange wants nothing more of it. */
   abandon(): void;
+}
+
+/** Whom an upstream serves: one attempt of an exchange. */
+export interface UpstreamUser {
+  readonly request: RequestHead;
+  /** The whole request has come in. */
+  readonly requestComplete: boolean;
+  /** The connection is there. */
+  onUpstreamReady(): void;
+  /** What was sent is written; called after a send returned false. */
+  onUpstreamDrained(): void;
+  /** A 1xx. */
+  onInterim(head: ResponseHead): void;
+  /** The head and what came of the body with it; `last`: that is all. Bytes are valid during the call only. */
+  onResponse(head: ResponseHead, bytes: Buffer, from: number, to: number, last: boolean): void;
+  onResponseData(bytes: Buffer, from: number, to: number, last: boolean): void;
+  /** What follows the body, names and values in turn: the response is over. */
+  onResponseTrailers(fields: readonly string[]): void;
+  /** The protocol was changed as asked; `early` is what already came in the new one. */
+  onUpgraded(head: ResponseHead, upstream: SwitchedUpstream, early: Buffer): void;
+  /**
+   * It failed before the response was complete. `sent`: the application may have seen the request; `stale`: the
+   * connection had been idle and ended without a byte.
+   */
+  onUpstreamFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void;
+}
+
+/** An upstream that has changed the protocol: its connection now belongs to a tunnel. */
+export interface SwitchedUpstream {
+  giveWire(): Wire;
+  onTunnelClosed(): void;
 }
 
 /** What an exchange must know of the listener it came through. */

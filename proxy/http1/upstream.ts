@@ -1,8 +1,8 @@
 import type { EndpointState } from "../cluster.ts";
 import type { EngineContext } from "../context.ts";
 import type { Timed } from "../deadlines.ts";
-import type { Exchange, Upstream } from "../exchange.ts";
 import { upstreamHeadText } from "../headers.ts";
+import type { Upstream, UpstreamUser } from "../sides.ts";
 import { Wire, type WireUser } from "../wire.ts";
 import { ChunkedDecoder } from "./chunked.ts";
 import { FAILED, HeadPieces, NEED_MORE, hasLineFeed } from "./fields.ts";
@@ -28,7 +28,7 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
   readonly #context: EngineContext;
   #wire!: Wire;
   #state: State = STATE.connecting;
-  #exchange: Exchange | undefined;
+  #exchange: UpstreamUser | undefined;
   /** Of connecting and of being idle; requests have deadlines of their own. */
   #dueMs = Infinity;
   /** Requests served before the one at hand. */
@@ -56,7 +56,7 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
   }
 
   /** Opens a connection for `exchange`, which hears `onUpstreamReady` or `onUpstreamFailed`. */
-  static connect(endpoint: EndpointState, context: EngineContext, exchange: Exchange): Http1Upstream {
+  static connect(endpoint: EndpointState, context: EngineContext, exchange: UpstreamUser): Http1Upstream {
     const connection = new Http1Upstream(endpoint, context);
     connection.#exchange = exchange;
     endpoint.connections += 1;
@@ -73,7 +73,7 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
   }
 
   /** Out of the pool, into the hands of an exchange. */
-  serve(exchange: Exchange): void {
+  serve(exchange: UpstreamUser): void {
     this.#exchange = exchange;
   }
 

@@ -1,8 +1,8 @@
 import type { EndpointState, SharedConnection } from "../cluster.ts";
 import type { EngineContext } from "../context.ts";
 import type { Timed } from "../deadlines.ts";
-import type { Exchange, Upstream } from "../exchange.ts";
 import type { ResponseHead } from "../http1/response-head.ts";
+import type { Upstream, UpstreamUser } from "../sides.ts";
 import { Wire, type WireUser } from "../wire.ts";
 import { Connection } from "./connection.ts";
 import { CANCEL, REFUSED_STREAM } from "./constants.ts";
@@ -36,7 +36,7 @@ export class Http2Upstream implements WireUser, Timed, SharedConnection {
   #idleSinceMs = Infinity;
 
   /** A stream for `exchange` on a connection with room. When it is not `ready`, `exchange.onUpstreamReady` follows. */
-  static open(endpoint: EndpointState, context: EngineContext, exchange: Exchange): UpstreamStream {
+  static open(endpoint: EndpointState, context: EngineContext, exchange: UpstreamUser): UpstreamStream {
     const connection = Http2Upstream.#withRoom(endpoint, context);
     const stream = new UpstreamStream(connection, exchange);
     if (connection.#state === STATE.connecting) connection.#waiting.add(stream);
@@ -229,7 +229,7 @@ export class Http2Upstream implements WireUser, Timed, SharedConnection {
 
 /** One request on a connection that it shares. */
 class UpstreamStream implements Upstream {
-  readonly exchange: Exchange;
+  readonly exchange: UpstreamUser;
   #connection: Http2Upstream;
   #stream: Stream<UpstreamStream> | undefined;
   /** A head that waits for what follows it in the same read. */
@@ -238,7 +238,7 @@ class UpstreamStream implements Upstream {
   #held = 0;
   #over = false;
 
-  constructor(connection: Http2Upstream, exchange: Exchange) {
+  constructor(connection: Http2Upstream, exchange: UpstreamUser) {
     this.#connection = connection;
     this.exchange = exchange;
   }

@@ -1,0 +1,132 @@
+import { Lease } from "./balancer.ts";
+import type { EndpointState } from "./cluster.ts";
+import type { Exchange } from "./exchange.ts";
+import type { FailureCode } from "./failure.ts";
+import type { RequestHead } from "./http1/request-head.ts";
+import type { ResponseHead } from "./http1/response-head.ts";
+import { Http1Upstream } from "./http1/upstream.ts";
+import { Http2Upstream } from "./http2/upstream.ts";
+import type { SwitchedUpstream, Upstream, UpstreamUser } from "./sides.ts";
+
+/**
+ * One try of an exchange at one endpoint: the place it takes there, and the connection or stream that serves it. An
+ * exchange has one and fills it again for every further try. What happens to it is for the exchange to judge.
+ */
+export class Attempt implements UpstreamUser {
+  /** Where the last try went; undefined before the first. */
+  endpoint: EndpointState | undefined;
+  readonly #lease = new Lease();
+  readonly #exchange: Exchange;
+  #upstream: Upstream | undefined;
+
+  constructor(exchange: Exchange) {
+    this.#exchange = exchange;
+  }
+
+  get request(): RequestHead {
+    return this.#exchange.request;
+  }
+
+  get requestComplete(): boolean {
+    return this.#exchange.requestComplete;
+  }
+
+  /** It has a connection, or waits for one. */
+  get open(): boolean {
+    return this.#upstream !== undefined;
+  }
+
+  /**
+   * Claims the endpoint first, so that a drain never races a pick; then a connection. True when it is there already;
+   * else `exchange.onAttemptReady` or `onAttemptFailed` follows. `freshOnly`: not one that has been idle.
+   */
+  begin(endpoint: EndpointState, freshOnly: boolean): boolean {
+    const { context } = this.#exchange;
+    this.endpoint = endpoint;
+    this.#lease.take(endpoint);
+    if (endpoint.cluster.speaksHttp2) {
+      const stream = Http2Upstream.open(endpoint, context, this);
+      this.#upstream = stream;
+      return stream.ready;
+    }
+    const idle = freshOnly ? undefined : Http1Upstream.takeIdle(endpoint, context);
+    if (idle === undefined) {
+      this.#upstream = Http1Upstream.connect(endpoint, context, this);
+      return false;
+    }
+    idle.serve(this);
+    this.#upstream = idle;
+    return true;
+  }
+
+  /** Sends the request's head with the lines of this hop, and what there is of its body. False: wait for `onDrain`. */
+  send(hopFields: string, requestId: string, bytes: Buffer, from: number, to: number): boolean {
+    const { hostField, cluster } = this.endpoint!;
+    let host = hostField === "" ? this.request.host : hostField;
+    if (host === "") host = cluster.name;
+    return this.#upstream!.send(host, hopFields, requestId, bytes, from, to, this.requestComplete);
+  }
+
+  sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean {
+    return this.#upstream!.sendData(bytes, from, to, last);
+  }
+
+  pause(): void {
+    this.#upstream?.pause();
+  }
+
+  resume(): void {
+    this.#upstream?.resume();
+  }
+
+  /** Gives up what is under way; the place at the endpoint stays taken until `release`. */
+  abandon(): void {
+    const upstream = this.#upstream;
+    this.#upstream = undefined;
+    upstream?.abandon();
+  }
+
+  /** The response came to its end, or is wanted no more from this connection, which is free already. */
+  letGo(): void {
+    this.#upstream = undefined;
+  }
+
+  /** Gives the place at the endpoint back. */
+  release(): void {
+    this.#lease[Symbol.dispose]();
+  }
+
+  onUpstreamReady(): void {
+    this.#exchange.onAttemptReady();
+  }
+
+  onUpstreamDrained(): void {
+    this.#exchange.onUpstreamDrained();
+  }
+
+  onInterim(head: ResponseHead): void {
+    this.#exchange.onInterim(head);
+  }
+
+  onResponse(head: ResponseHead, bytes: Buffer, from: number, to: number, last: boolean): void {
+    this.#exchange.onResponse(head, bytes, from, to, last);
+  }
+
+  onResponseData(bytes: Buffer, from: number, to: number, last: boolean): void {
+    this.#exchange.onResponseData(bytes, from, to, last);
+  }
+
+  onResponseTrailers(fields: readonly string[]): void {
+    this.#exchange.onResponseTrailers(fields);
+  }
+
+  onUpgraded(head: ResponseHead, upstream: SwitchedUpstream, early: Buffer): void {
+    this.#upstream = undefined;
+    this.#exchange.onUpgraded(head, upstream, early);
+  }
+
+  onUpstreamFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void {
+    this.#upstream = undefined;
+    this.#exchange.onAttemptFailed(code, what, sent, stale);
+  }
+}
