@@ -223,6 +223,8 @@ export class Exchange implements Timed, Waiter {
    * `stale`: the connection had been idle and ended without a byte.
    */
   onAttemptFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void {
+    // No fault of the instance, and the same elsewhere.
+    if (code === "upgrade_unsupported") return this.#fail(code, what);
     const cluster = this.#choice.cluster!;
     const unreachable = code === "connect_failed" || code === "connect_timeout";
     if (!stale) cluster.noteFailure(this.endpoint!, what, this.context.clock.nowMs(), unreachable);

@@ -18,6 +18,7 @@ export const STATUS_BY_CODE = {
   head_too_large: 431,
   client_gone: 499, // nginx's "client closed request"; only logs see it.
   internal: 500,
+  upgrade_unsupported: 501, // The instance speaks HTTP/2 and takes no WebSocket over it (RFC 8441 3).
   coding_unknown: 501, // A transfer coding other than chunked.
   connect_failed: 502,
   upstream_closed: 502,
@@ -65,6 +66,7 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   bad_target: "Send a path without dot segments, backslashes, spaces or other unencoded characters.",
   bad_host: "Send exactly one Host field with the name you mean.",
   bad_upgrade: "Send a GET without a body, `Connection: upgrade` and one protocol in `Upgrade`.",
+  upgrade_unsupported: "Let the service announce SETTINGS_ENABLE_CONNECT_PROTOCOL, or declare it as `http`.",
   no_route: "Add the host to `edge:` in gilliam.yaml, or look at `gilliam routes`.",
   method_refused: "Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.",
   head_timeout: "Send the whole head sooner.",

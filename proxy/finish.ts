@@ -1,6 +1,7 @@
 import type { EngineContext } from "./context.ts";
 import type { AccessEvent } from "./engine.ts";
 import type { Exchange } from "./exchange.ts";
+import { type FailureCode, STATUS_BY_CODE } from "./failure.ts";
 
 /** Counts an exchange that is over and tells whoever keeps the access log. */
 export function recordExchange(exchange: Exchange): void {
@@ -29,6 +30,36 @@ export function recordExchange(exchange: Exchange): void {
     retries: exchange.retries,
     reason,
     requestId: exchange.requestId,
+  });
+}
+
+/** Tells of a request that was refused before it became an exchange; `about` is what is known of it. */
+export function recordRefusal(
+  context: EngineContext,
+  listener: { readonly id: string; readonly from: string },
+  reason: FailureCode,
+  requestId: string,
+  about: Partial<Pick<AccessEvent, "method" | "path" | "host" | "durationMs">> = {},
+): void {
+  context.stats.refused(reason);
+  tellAccess(context, {
+    listener: listener.id,
+    kind: "http",
+    method: "",
+    path: "",
+    host: "",
+    from: listener.from,
+    cluster: "",
+    endpoint: "",
+    release: 0,
+    status: STATUS_BY_CODE[reason],
+    durationMs: 0,
+    bytesIn: 0,
+    bytesOut: 0,
+    retries: 0,
+    reason,
+    requestId,
+    ...about,
   });
 }
 

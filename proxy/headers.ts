@@ -16,6 +16,7 @@ export function upstreamHeadText(
   let text = `${request.method} ${request.target} HTTP/1.1\r\nhost: ${host}\r\n${request.fields}${hopFields}x-request-id: ${requestId}\r\n`;
   if (request.body === BODY.chunked) text += "transfer-encoding: chunked\r\n";
   if (request.upgrade !== "") text += `connection: upgrade\r\nupgrade: ${request.upgrade}\r\n`;
+  else if (request.acceptsTrailers) text += "connection: te\r\nte: trailers\r\n";
   return `${text}\r\n`;
 }
 

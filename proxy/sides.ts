@@ -2,8 +2,7 @@ import type { Binding } from "./binding.ts";
 import type { FailureCode } from "./failure.ts";
 import type { RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
-import type { Tunnel } from "./tunnel.ts";
-import type { Wire } from "./wire.ts";
+import type { Tunnel, TunnelEnd } from "./tunnel.ts";
 
 /** Where requests come from and answers go to: an HTTP/1.1 connection, or a stream of HTTP/2. */
 export interface Downstream {
@@ -38,7 +37,7 @@ export interface Downstream {
   openTunnel(
     head: ResponseHead,
     extraFields: string,
-    upstream: Wire,
+    upstream: TunnelEnd,
     idleTimeoutMs: number,
     onDone: () => void,
   ): Tunnel;
@@ -94,9 +93,9 @@ export interface UpstreamUser {
   onUpstreamFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void;
 }
 
-/** An upstream that has changed the protocol: its connection now belongs to a tunnel. */
+/** An upstream that has changed the protocol: its connection, or its stream, now belongs to a tunnel. */
 export interface SwitchedUpstream {
-  giveWire(): Wire;
+  giveWire(): TunnelEnd;
   onTunnelClosed(): void;
 }
 

@@ -1,14 +1,26 @@
 import type { DeadlineWheel, Timed } from "./deadlines.ts";
 import type { EngineLimits } from "./limits.ts";
-import type { Wire, WireUser } from "./wire.ts";
+import type { WireUser } from "./wire.ts";
 
 interface TunnelContext {
   readonly wheel: DeadlineWheel;
   readonly limits: EngineLimits;
 }
 
+/** One end of a tunnel: a wire, or a stream of HTTP/2. See `Wire` for what each call promises. */
+export interface TunnelEnd {
+  user: WireUser;
+  writeBytes(bytes: Buffer, from: number, to: number): boolean;
+  mayReceiveOwn(): void;
+  pause(): void;
+  resume(): void;
+  end(): void;
+  destroy(): void;
+  reset(): void;
+}
+
 /**
- * Carries bytes both ways between two wires until both are closed: TCP and upgraded connections. Either side may end
+ * Carries bytes both ways between two ends until both are closed: TCP and upgraded connections. Either side may end
  * its direction first (half-close); a side that does not read stops the other (backpressure).
  */
 export class Tunnel implements Timed {
@@ -34,7 +46,7 @@ export class Tunnel implements Timed {
   /**
    * `idleMs` without a byte either way closes both, 0 is no limit; `onDone` when both are closed.
    */
-  constructor(left: Wire, right: Wire, context: TunnelContext, idleMs: number, onDone: () => void) {
+  constructor(left: TunnelEnd, right: TunnelEnd, context: TunnelContext, idleMs: number, onDone: () => void) {
     const { wheel, limits } = context;
     this.#wheel = wheel;
     this.#halfCloseMs = limits.halfCloseTimeoutMs;
@@ -111,11 +123,11 @@ export class Tunnel implements Timed {
 
 /** One direction: what `wire` receives goes to `other`. */
 class TunnelSide implements WireUser {
-  readonly wire: Wire;
-  readonly #other: Wire;
+  readonly wire: TunnelEnd;
+  readonly #other: TunnelEnd;
   readonly #tunnel: Tunnel;
 
-  constructor(tunnel: Tunnel, wire: Wire, other: Wire) {
+  constructor(tunnel: Tunnel, wire: TunnelEnd, other: TunnelEnd) {
     this.#tunnel = tunnel;
     this.wire = wire;
     this.#other = other;

@@ -1,3 +1,4 @@
+import { NO_TRAILERS, isRefusedTrailer } from "../trailers.ts";
 import { CLASS, COLON, CR, LF, TOKEN, VALUE } from "./syntax.ts";
 
 const SEMICOLON = 59;
@@ -9,19 +10,8 @@ const BACKSLASH = 92;
 const SIZE_DIGITS_MAX = 13;
 /** Bytes of chunk extensions in one body; they are dropped, so there is no reason to send many. */
 const EXTENSION_BYTES_MAX = 4096;
-/** Bytes of all trailer lines; they are checked and dropped (RFC 9110 6.5.1 lets an intermediary). */
+/** Bytes of all trailer lines. */
 const TRAILER_BYTES_MAX = 8192;
-
-/** RFC 9110 6.5.1: framing and routing are decided before; a trailer that speaks of them wants to deceive. */
-const FORBIDDEN_TRAILERS = new Set([
-  "content-length",
-  "transfer-encoding",
-  "host",
-  "connection",
-  "upgrade",
-  "trailer",
-]);
-const TRAILER_NAME_KEPT = 20;
 
 const STATE = {
   sizeFirst: 0,
@@ -63,13 +53,15 @@ export class ChunkedDecoder {
   /** Where the body ended in the last read; only when `done`. */
   end = 0;
   problem = "";
+  /** Names, lower case, and values in turn; complete when `done`. */
+  trailers: readonly string[] = NO_TRAILERS;
   #state: State = STATE.sizeFirst;
   #missing = 0;
   #digits = 0;
   #extensionBytes = 0;
   #trailerBytes = 0;
-  /** In lower case, as far as it can still be one of the forbidden. */
   #trailerName = "";
+  #trailerValue = "";
 
   get done(): boolean {
     return this.#state === STATE.done;
@@ -81,6 +73,7 @@ export class ChunkedDecoder {
     this.#digits = 0;
     this.#extensionBytes = 0;
     this.#trailerBytes = 0;
+    this.trailers = NO_TRAILERS;
   }
 
   /** Reads `bytes[from, to)`, which it may change. False when the coding is broken; `problem` says how. */
@@ -148,14 +141,18 @@ export class ChunkedDecoder {
         return this.#trailerNameByte(byte);
       case STATE.trailerName:
         if (byte !== COLON) return this.#trailerNameByte(byte);
-        return FORBIDDEN_TRAILERS.has(this.#trailerName)
+        this.#trailerValue = "";
+        return isRefusedTrailer(this.#trailerName)
           ? this.#fail(`${this.#trailerName} as a trailer`)
           : this.#trailer(true, STATE.trailerValue);
       case STATE.trailerValue:
         if (byte === CR) return STATE.trailerLf;
+        this.#trailerValue += String.fromCharCode(byte);
         return this.#trailer((CLASS[byte]! & VALUE) !== 0, STATE.trailerValue);
       case STATE.trailerLf:
-        return byte === LF ? STATE.trailerFirst : this.#fail("a bare CR in a trailer");
+        if (byte !== LF) return this.#fail("a bare CR in a trailer");
+        this.trailers = [...this.trailers, this.#trailerName, trimmed(this.#trailerValue)];
+        return STATE.trailerFirst;
       case STATE.endLf:
         return byte === LF ? STATE.done : this.#fail("a bare CR at the end of the body");
       case STATE.data:
@@ -179,8 +176,7 @@ export class ChunkedDecoder {
   }
 
   #trailerNameByte(byte: number): State {
-    if (this.#trailerName.length <= TRAILER_NAME_KEPT)
-      this.#trailerName += String.fromCharCode(byte).toLowerCase();
+    this.#trailerName += String.fromCharCode(byte).toLowerCase();
     return this.#trailer((CLASS[byte]! & TOKEN) !== 0, STATE.trailerName);
   }
 
@@ -224,4 +220,9 @@ function nextInExtension(state: ExtensionState, byte: number): State | undefined
 function endOfExtension(byte: number): State | undefined {
   if (byte === CR) return STATE.sizeLf;
   return byte === SEMICOLON ? STATE.extensionFirst : undefined;
+}
+
+/** Without the white space around it: SP and HTAB alone (RFC 9110 5.6.3), so no `trim`. */
+function trimmed(value: string): string {
+  return value.replace(/^[ \t]+|[ \t]+$/g, "");
 }

@@ -3,10 +3,11 @@ import { Exchange } from "../exchange.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "../failure.ts";
 import { downstreamHeadText } from "../headers.ts";
 import type { Downstream } from "../exchange.ts";
-import { tellAccess } from "../finish.ts";
+import { recordRefusal } from "../finish.ts";
 import type { Listener } from "../listener.ts";
 import { Http2Downstream, beginsLikeHttp2 } from "../http2/downstream.ts";
-import { Tunnel } from "../tunnel.ts";
+import { forwardableTrailers, lastChunk } from "../trailers.ts";
+import { Tunnel, type TunnelEnd } from "../tunnel.ts";
 import { Wire, type WireUser } from "../wire.ts";
 import { ChunkedDecoder } from "./chunked.ts";
 import { FAILED, HeadPieces, NEED_MORE, hasLineFeed } from "./fields.ts";
@@ -179,9 +180,11 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     return to === from || this.#wire.writeBytes(bytes, from, to);
   }
 
-  /** Trailers are dropped, which RFC 9110 6.5.1 lets an intermediary do. */
-  sendTrailers(): void {
-    this.sendData(NO_BYTES, 0, 0, true);
+  /** To a client that did not say that it understands trailers they are not sent (RFC 9110 6.5.1). */
+  sendTrailers(fields: readonly string[]): void {
+    const wanted = this.#chunkedResponse && this.#exchange.request.acceptsTrailers;
+    if (wanted) this.#wire.writeText(lastChunk(fields));
+    else this.sendData(NO_BYTES, 0, 0, true);
   }
 
   refuse(code: FailureCode, text: string): void {
@@ -207,7 +210,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   openTunnel(
     head: ResponseHead,
     extraFields: string,
-    upstream: Wire,
+    upstream: TunnelEnd,
     idleTimeoutMs: number,
     onDone: () => void,
   ): Tunnel {
@@ -309,6 +312,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const { dataStart, dataEnd, done } = decoder;
     const rest = decoder.end;
     if (!done) this.#beginBody();
+    else if (decoder.trailers.length > 0) request.trailers = forwardableTrailers(decoder.trailers);
     this.#exchange.begin(bytes, dataStart, dataEnd, done, startedMs, nowMs);
     return rest;
   }
@@ -353,7 +357,11 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
       return;
     }
     const { dataStart, dataEnd, done } = decoder;
-    if (done) this.#endBody();
+    if (done) {
+      this.#endBody();
+      if (decoder.trailers.length > 0)
+        this.#exchange.request.trailers = forwardableTrailers(decoder.trailers);
+    }
     if (decoder.end < size) this.#setAside(bytes, decoder.end, size);
     if (done || dataEnd > dataStart) this.#exchange.onRequestData(bytes, dataStart, dataEnd, done);
   }
@@ -390,28 +398,11 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const { context, id, from, kind } = this.#listener;
     const requestId = context.newRequestId();
     const where = `${context.name}, ${kind} listener ${id}, from ${from}, client ${this.peerAddress}; request ${requestId}`;
-    context.stats.refused(code);
     context.log.debug({ code, requestId, where }, problem);
     this.#closeAfter = true;
     this.#writeRefusal(code, refusalText(code, problem, where), false);
-    tellAccess(context, {
-      listener: id,
-      kind: "http",
-      method: "",
-      path: "",
-      host: "",
-      from,
-      cluster: "",
-      endpoint: "",
-      release: 0,
-      status: STATUS_BY_CODE[code],
-      durationMs: this.#headStartedMs === 0 ? 0 : context.clock.nowMs() - this.#headStartedMs,
-      bytesIn: 0,
-      bytesOut: 0,
-      retries: 0,
-      reason: code,
-      requestId,
-    });
+    const durationMs = this.#headStartedMs === 0 ? 0 : context.clock.nowMs() - this.#headStartedMs;
+    recordRefusal(context, this.#listener, code, requestId, { durationMs });
     this.#linger();
   }
 

@@ -1,6 +1,7 @@
 import { latin1 } from "../bytes.ts";
 import type { FailureCode } from "../failure.ts";
 import type { EngineLimits } from "../limits.ts";
+import { NO_TRAILERS } from "../trailers.ts";
 import { isHost } from "./authority.ts";
 import { FAILED, FieldTable, NEED_MORE } from "./fields.ts";
 import {
@@ -38,8 +39,14 @@ export class RequestHead {
   contentLength = 0;
   keepAlive = true;
   expectContinue = false;
+  /** The client understands trailers (RFC 9110 10.1.4). */
+  acceptsTrailers = false;
+  /** What followed the body, names and values in turn; there once the body is complete. */
+  trailers: readonly string[] = NO_TRAILERS;
   /** The one protocol it wants to change to, in lower case, or empty. */
   upgrade = "";
+  /** The key of a WebSocket that came as an extended CONNECT: made by us, so the answer is for us to check. */
+  websocketKey = "";
   /**
    * The fields that travel on: lines ending in CR LF, Latin-1. Without Host, hop-by-hop fields (RFC 9110 7.6.1),
    * `x-request-id`, our own, and, unless the listener trusts them, forwarded fields.
@@ -108,6 +115,7 @@ const NEVER_CONNECTION_OPTIONS = new Set([
   "cache-control",
 ]);
 
+const TE_TRAILERS = /(?:^|,)[ \t]*trailers[ \t]*(?:,|$)/i;
 const REQUEST_ID = /^[A-Za-z0-9._:+/=@-]{1,128}$/;
 
 const table = new FieldTable();
@@ -205,6 +213,9 @@ function readFields(
   head.contentLength = 0;
   head.requestId = "";
   head.cookie = "";
+  head.acceptsTrailers = false;
+  head.trailers = NO_TRAILERS;
+  head.websocketKey = "";
   for (let index = 0; index < table.count; index += 1) {
     const known = table.known[index]!;
     if (known === 0) continue;
@@ -236,6 +247,8 @@ function readFields(
     } else if (known === FIELD.upgrade) {
       const value = text.slice(from - base, to - base);
       upgrade = upgrade === "" ? value : `${upgrade},${value}`;
+    } else if (known === FIELD.te) {
+      if (TE_TRAILERS.test(text.slice(from - base, to - base))) head.acceptsTrailers = true;
     } else if (known === FIELD_FRAMING_ALIAS) {
       return refuse(head, "bad_framing", "a field is named like Content-Length, but with an underscore");
     }

@@ -1,8 +1,10 @@
 import type { EndpointState } from "../cluster.ts";
 import type { EngineContext } from "../context.ts";
 import type { Timed } from "../deadlines.ts";
-import { upstreamHeadText } from "../headers.ts";
+import { fieldValue, upstreamHeadText } from "../headers.ts";
 import type { Upstream, UpstreamUser } from "../sides.ts";
+import { forwardableTrailers, lastChunk } from "../trailers.ts";
+import { acceptOf } from "../websocket.ts";
 import { Wire, type WireUser } from "../wire.ts";
 import { ChunkedDecoder } from "./chunked.ts";
 import { FAILED, HeadPieces, NEED_MORE, hasLineFeed } from "./fields.ts";
@@ -72,6 +74,14 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
     this.#context = context;
   }
 
+  /** The end of a chunked body, trailers included. */
+  #sendLast(bytes: Buffer, from: number, to: number): boolean {
+    const { trailers } = this.#exchange!.request;
+    if (trailers.length === 0) return this.#wire.writeWithText("", bytes, from, to, true, true);
+    if (to > from) this.#wire.writeWithText("", bytes, from, to, true, false);
+    return this.#wire.writeText(lastChunk(trailers));
+  }
+
   /** Out of the pool, into the hands of an exchange. */
   serve(exchange: UpstreamUser): void {
     this.#exchange = exchange;
@@ -93,11 +103,16 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
     this.#gotBytes = false;
     this.#interims = 0;
     this.#chunkedRequest = request.body === BODY.chunked;
+    if (last && this.#chunkedRequest && request.trailers.length > 0) {
+      this.#wire.writeWithText(head, bytes, from, to, true, false);
+      return this.#wire.writeText(lastChunk(request.trailers));
+    }
     if (to === from && !(last && this.#chunkedRequest)) return this.#wire.writeText(head);
     return this.#wire.writeWithText(head, bytes, from, to, this.#chunkedRequest, last);
   }
 
   sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean {
+    if (last && this.#chunkedRequest) return this.#sendLast(bytes, from, to);
     if (this.#chunkedRequest) return this.#wire.writeWithText("", bytes, from, to, true, last);
     return to === from || this.#wire.writeBytes(bytes, from, to);
   }
@@ -276,6 +291,9 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
       return this.#fail("bad_response", `its body has ${decoder.problem}`, true);
     }
     if (!withHead && !decoder.done && decoder.dataEnd === decoder.dataStart) return;
+    if (decoder.done && decoder.trailers.length > 0) {
+      return this.#handTrailers(bytes, decoder, decoder.end < to, withHead);
+    }
     this.#hand(bytes, decoder.dataStart, decoder.dataEnd, decoder.end < to, decoder.done, withHead);
   }
 
@@ -293,11 +311,32 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
     else exchange.onResponseData(bytes, from, to, last);
   }
 
+  /** The rest of a body with trailers behind it: the exchange gets these last. */
+  #handTrailers(bytes: Buffer, decoder: ChunkedDecoder, surplus: boolean, withHead: boolean): void {
+    const exchange = this.#exchange!;
+    const { dataStart, dataEnd, trailers } = decoder;
+    if (withHead) exchange.onResponse(response, bytes, dataStart, dataEnd, false);
+    else if (dataEnd > dataStart) exchange.onResponseData(bytes, dataStart, dataEnd, false);
+    if (this.#exchange !== exchange) return; // It went elsewhere, or is gone.
+    this.#exchange = undefined;
+    this.#wire.receiveShared();
+    if (this.#reusable && !surplus && exchange.requestComplete) this.#giveBack();
+    else this.#close();
+    exchange.onResponseTrailers(forwardableTrailers(trailers));
+  }
+
   #switch(bytes: Buffer, from: number, to: number): void {
     const exchange = this.#exchange!;
     const wanted = exchange.request.upgrade;
     if (wanted === "" || response.upgrade !== wanted || !exchange.requestComplete) {
       return this.#bad("it changed to a protocol that nobody asked for (101)");
+    }
+    const { websocketKey } = exchange.request;
+    if (
+      websocketKey !== "" &&
+      fieldValue(response.fields, "sec-websocket-accept") !== acceptOf(websocketKey)
+    ) {
+      return this.#bad("its Sec-WebSocket-Accept does not answer our key (RFC 6455 4.1)");
     }
     const early = Buffer.from(bytes.subarray(from, to));
     exchange.onUpgraded(response, this, early);

@@ -73,6 +73,11 @@ export class Connection<C = unknown> {
     return this.#core.settingsReceived;
   }
 
+  /** Client: the peer takes extended CONNECT requests (RFC 8441 3). */
+  get takesExtendedConnect(): boolean {
+    return this.#core.peerConnectProtocol;
+  }
+
   get closed(): boolean {
     return this.#core.dead;
   }

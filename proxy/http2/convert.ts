@@ -1,8 +1,10 @@
 import { STATUS_CODES } from "node:http";
+import type { Random } from "../../base/random.ts";
 import { FAILED } from "../http1/fields.ts";
 import { BODY, RequestHead, parseRequestHead } from "../http1/request-head.ts";
 import type { EngineLimits } from "../limits.ts";
 import { ResponseHead } from "../http1/response-head.ts";
+import { acceptOf, newWebsocketKey } from "../websocket.ts";
 import type { Head } from "./head.ts";
 
 /** Heads between HTTP/2 and the lines the engine works with. */
@@ -23,7 +25,9 @@ export function readHttp2Request(
   request: RequestHead,
   limits: EngineLimits,
   trustForwarded: boolean,
+  random: Random,
 ): boolean {
+  if (head.protocol !== "") return readConnect(head, endStream, request, limits, trustForwarded, random);
   const memo = ((head.memo as Memo | undefined) ??= { ended: undefined, open: undefined });
   head.memo = memo;
   let known = endStream ? memo.ended : memo.open;
@@ -41,6 +45,50 @@ export function readHttp2Request(
   return known.problem === "";
 }
 
+/**
+ * An extended CONNECT (RFC 8441) becomes the HTTP/1.1 upgrade it stands for, with a key of our own. Not cached: each has
+ * another key, and a connection that lives long may cost a little at its beginning.
+ */
+function readConnect(
+  head: Head,
+  endStream: boolean,
+  request: RequestHead,
+  limits: EngineLimits,
+  trustForwarded: boolean,
+  random: Random,
+): boolean {
+  if (head.protocol !== "websocket" || endStream) {
+    request.method = head.method;
+    request.upgrade = "";
+    request.failure = "bad_upgrade";
+    request.problem = endStream
+      ? "an extended CONNECT that ends its stream at once"
+      : "the only :protocol known is websocket";
+    return false;
+  }
+  const key = newWebsocketKey(random);
+  let text = `GET ${head.path} HTTP/1.1\r\nhost: ${head.authority}\r\n`;
+  for (let at = 0; at < head.fields.length; at += 2) {
+    const name = head.fields[at]!;
+    if (name !== "sec-websocket-key") text += `${name}: ${head.fields[at + 1]}\r\n`;
+  }
+  text += `connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: ${key}\r\n\r\n`;
+  const bytes = Buffer.from(text, "latin1");
+  const end = parseRequestHead(bytes, 0, bytes.length, request, limits, trustForwarded);
+  request.websocketKey = key;
+  return end !== FAILED;
+}
+
+/** An upstream's 2xx to an extended CONNECT as the 101 that it stands for; `key` is what an HTTP/1.1 client would have sent. */
+export function readUpgraded(head: Head, protocol: string, key: string): ResponseHead {
+  const response = newResponse(head, true);
+  response.status = 101;
+  response.reason = "Switching Protocols";
+  response.upgrade = protocol;
+  if (key !== "") response.fields += `sec-websocket-accept: ${acceptOf(key)}\r\n`;
+  return response;
+}
+
 /** Field by field because `Object.assign` is no friend of hot paths. */
 function copyRequest(from: RequestHead, to: RequestHead): void {
   to.method = from.method;
@@ -52,7 +100,10 @@ function copyRequest(from: RequestHead, to: RequestHead): void {
   to.contentLength = from.contentLength;
   to.keepAlive = from.keepAlive;
   to.expectContinue = from.expectContinue;
+  to.acceptsTrailers = from.acceptsTrailers;
+  to.trailers = from.trailers;
   to.upgrade = from.upgrade;
+  to.websocketKey = from.websocketKey;
   to.fields = from.fields;
   to.requestId = from.requestId;
   to.cookie = from.cookie;

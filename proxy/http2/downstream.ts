@@ -1,15 +1,18 @@
 import type { Timed } from "../deadlines.ts";
 import { Exchange } from "../exchange.ts";
 import type { Downstream } from "../exchange.ts";
+import { recordRefusal } from "../finish.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "../failure.ts";
 import type { ResponseHead } from "../http1/response-head.ts";
 import type { Connection as ListenerConnection, Listener } from "../listener.ts";
-import type { Tunnel } from "../tunnel.ts";
+import { forwardableTrailers } from "../trailers.ts";
+import { Tunnel, type TunnelEnd } from "../tunnel.ts";
 import type { Wire, WireUser } from "../wire.ts";
 import { Connection } from "./connection.ts";
-import { INTERNAL_ERROR, PREFACE } from "./constants.ts";
+import { ENHANCE_YOUR_CALM, INTERNAL_ERROR, PREFACE, REFUSED_STREAM } from "./constants.ts";
 import { fieldsOfLines, readHttp2Request } from "./convert.ts";
 import type { Head } from "./head.ts";
+import { StreamWire } from "./stream-wire.ts";
 import { ENDED } from "./stream.ts";
 import type { Stream } from "./stream.ts";
 
@@ -20,6 +23,12 @@ const NO_BYTES = Buffer.alloc(0);
 
 /** The preface's first line: an HTTP/1.1 parser fails on its version, and here is why. */
 const FIRST_LINE_BYTES = 16;
+
+/** What it means that the codec refused a stream with an error code; everything else is a malformed request. */
+const REFUSALS: Readonly<Record<number, FailureCode>> = {
+  [ENHANCE_YOUR_CALM]: "head_too_large",
+  [REFUSED_STREAM]: "overloaded",
+};
 
 /** True when the first `to` octets of a connection are HTTP/2's preface, as far as they go. */
 export function beginsLikeHttp2(bytes: Buffer, to: number): boolean {
@@ -57,14 +66,15 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
       limits: context.http2Limits,
       nowMs: () => context.clock.nowMs(),
       schedule: context.scheduleFlush,
+      extendedConnect: true,
       write: (bytes) => wire.closed || wire.writeWhole(bytes),
       events: {
         onHead: (stream, head, endStream) => this.#begin(stream, head, endStream),
         onData: (stream, bytes, from, to, last) => this.#data(stream, bytes, from, to, last),
-        onTrailers: (stream) => stream.context?.onData(NO_BYTES, 0, 0, true),
+        onTrailers: (stream, fields) => stream.context?.onTrailers(fields),
         onReset: (stream) => stream.context?.onGone(),
-        onDrain: (stream) => stream.context?.exchange.onDownstreamDrained(),
-        onRefused: (_id, _code, reason) => this.#refused(reason),
+        onDrain: (stream) => stream.context?.onDrain(),
+        onRefused: (_id, code, reason) => this.#refused(code, reason),
         onClose: () => this.#linger(),
       },
     });
@@ -138,10 +148,13 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
     else stream.context.onData(bytes, from, to, last);
   }
 
-  #refused(reason: string): void {
+  /** The codec answered it: what came was no request. */
+  #refused(error: number, reason: string): void {
     const { context, id } = this.listener;
-    context.stats.refused("bad_request");
-    context.log.debug({ code: "bad_request", listener: id, client: this.peerAddress }, reason);
+    const code = REFUSALS[error] ?? "bad_request";
+    const requestId = context.newRequestId();
+    context.log.debug({ code, requestId, listener: id, client: this.peerAddress }, reason);
+    recordRefusal(context, this.listener, code, requestId);
   }
 
   /** Our last octets are written: ends our direction and gives the client a while to read them. */
@@ -164,6 +177,10 @@ class Http2Exchange implements Downstream {
   /** Request content is not taken now; octets already taken but not given back. */
   #paused = false;
   #held = 0;
+  /** Of an extended CONNECT: the stream as a wire, and what came before it was one. */
+  #tunnel: StreamWire<Http2Exchange> | undefined;
+  #early: Buffer | undefined;
+  #earlyEnd = false;
 
   constructor(parent: Http2Downstream) {
     this.#parent = parent;
@@ -178,23 +195,40 @@ class Http2Exchange implements Downstream {
     this.#stream = stream;
     this.#paused = false;
     this.#held = 0;
-    if (!readHttp2Request(head, endStream, request, context.limits, trustsForwarded)) {
-      return this.#refuseHead(request.failure, request.problem);
+    this.#early = undefined;
+    this.#earlyEnd = false;
+    if (!readHttp2Request(head, endStream, request, context.limits, trustsForwarded, context.random)) {
+      return this.#refuseHead(request.failure, request.problem, head);
     }
-    this.exchange.begin(NO_BYTES, 0, 0, endStream, context.clock.nowMs());
+    // The request of a tunnel is its head.
+    const whole = endStream || request.upgrade !== "";
+    this.exchange.begin(NO_BYTES, 0, 0, whole, context.clock.nowMs());
   }
 
   onData(bytes: Buffer, from: number, to: number, last: boolean): void {
+    if (this.#tunnel !== undefined) return this.#tunnel.onData(bytes, from, to, last);
+    if (this.exchange.request.upgrade !== "") return this.#setAside(bytes, from, to, last);
     const stream = this.#stream!;
     this.exchange.onRequestData(bytes, from, to, last);
     if (this.#paused && this.#stream === stream) this.#held += to - from;
     else this.#parent.codec.consumed(stream, to - from);
   }
 
+  onTrailers(fields: readonly string[]): void {
+    this.exchange.request.trailers = forwardableTrailers(fields);
+    this.onData(NO_BYTES, 0, 0, true);
+  }
+
   /** The client reset the stream, or broke its rules, or is gone. */
   onGone(): void {
     this.#stream = undefined;
+    if (this.#tunnel !== undefined) return this.#tunnel.onReset();
     this.exchange.onDownstreamGone();
+  }
+
+  onDrain(): void {
+    if (this.#tunnel === undefined) this.exchange.onDownstreamDrained();
+    else this.#tunnel.onDrain();
   }
 
   sendInterim(head: ResponseHead): void {
@@ -222,7 +256,8 @@ class Http2Exchange implements Downstream {
   }
 
   sendTrailers(fields: readonly string[]): void {
-    this.#parent.codec.sendTrailers(this.#stream!, fields);
+    if (fields.length > 0) this.#parent.codec.sendTrailers(this.#stream!, fields);
+    else this.sendData(NO_BYTES, 0, 0, true);
   }
 
   refuse(code: FailureCode, text: string): void {
@@ -254,9 +289,39 @@ class Http2Exchange implements Downstream {
     this.#held = 0;
   }
 
-  /** Never asked for: no request of HTTP/2 has an upgrade. */
-  openTunnel(): Tunnel {
-    throw new Error("an HTTP/2 stream cannot be upgraded");
+  /** Answers an extended CONNECT: from here on the stream is a wire (RFC 8441 5). */
+  openTunnel(
+    head: ResponseHead,
+    extraFields: string,
+    upstream: TunnelEnd,
+    idleTimeoutMs: number,
+    onDone: () => void,
+  ): Tunnel {
+    const { codec, listener } = this.#parent;
+    const stream = this.#stream!;
+    const date = head.hasDate ? "" : listener.context.dateField();
+    const fields = fieldsOfLines(head.fields + extraFields + date);
+    codec.respond(stream, 200, withoutAccept(fields), false);
+    const wire = new StreamWire(codec, stream, this.#held);
+    this.#held = 0;
+    this.#tunnel = wire;
+    const early = this.#early;
+    this.#early = undefined;
+    const tunnel = new Tunnel(wire, upstream, listener.context, idleTimeoutMs, () => {
+      this.#tunnel = undefined;
+      onDone();
+    });
+    if (early !== undefined) tunnel.sendRight(early, 0, early.length);
+    if (this.#earlyEnd) wire.onPeerEnd();
+    return tunnel;
+  }
+
+  /** Sent before we agreed to the tunnel: kept, and not given back, so the stream's window bounds it. */
+  #setAside(bytes: Buffer, from: number, to: number, last: boolean): void {
+    this.#held += to - from;
+    const piece = Buffer.from(bytes.subarray(from, to));
+    this.#early = this.#early === undefined ? piece : Buffer.concat([this.#early, piece]);
+    this.#earlyEnd = last;
   }
 
   onExchangeOver(): void {
@@ -271,12 +336,22 @@ class Http2Exchange implements Downstream {
   }
 
   /** A head that HTTP/2 allows and the engine does not: answered, but never an exchange. */
-  #refuseHead(code: FailureCode, problem: string): void {
+  #refuseHead(code: FailureCode, problem: string, { method, path, authority }: Head): void {
     const { context, id, kind, from } = this.#parent.listener;
-    const where = `${context.name}, ${kind} listener ${id}, from ${from}, client ${this.peerAddress}`;
-    context.stats.refused(code);
-    context.log.debug({ code, where }, problem);
+    const requestId = context.newRequestId();
+    const where = `${context.name}, ${kind} listener ${id}, from ${from}, client ${this.peerAddress}; request ${requestId}`;
+    context.log.debug({ code, requestId, where }, problem);
     this.refuse(code, refusalText(code, problem, where));
+    recordRefusal(context, this.#parent.listener, code, requestId, {
+      method,
+      path,
+      host: authority,
+    });
     this.onExchangeOver();
   }
+}
+
+/** HTTP/2 has no keys, so no answer to one either (RFC 8441 5). */
+function withoutAccept(fields: readonly string[]): string[] {
+  return fields.filter((_, at) => fields[at - (at % 2)]!.toLowerCase() !== "sec-websocket-accept");
 }

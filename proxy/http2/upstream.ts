@@ -1,13 +1,17 @@
 import type { EndpointState, SharedConnection } from "../cluster.ts";
 import type { EngineContext } from "../context.ts";
 import type { Timed } from "../deadlines.ts";
+import { fieldValue } from "../headers.ts";
 import type { ResponseHead } from "../http1/response-head.ts";
-import type { Upstream, UpstreamUser } from "../sides.ts";
+import type { SwitchedUpstream, Upstream, UpstreamUser } from "../sides.ts";
+import { forwardableTrailers } from "../trailers.ts";
+import type { TunnelEnd } from "../tunnel.ts";
 import { Wire, type WireUser } from "../wire.ts";
 import { Connection } from "./connection.ts";
 import { CANCEL, REFUSED_STREAM } from "./constants.ts";
-import { fieldsOfLines, readHttp2Response } from "./convert.ts";
+import { fieldsOfLines, readHttp2Response, readUpgraded } from "./convert.ts";
 import type { Head } from "./head.ts";
+import { StreamWire } from "./stream-wire.ts";
 import { ENDED } from "./stream.ts";
 import type { Stream } from "./stream.ts";
 
@@ -77,7 +81,7 @@ export class Http2Upstream implements WireUser, Timed, SharedConnection {
         onData: (stream, bytes, from, to, last) => this.#data(stream, bytes, from, to, last),
         onTrailers: (stream, fields) => stream.context?.onTrailers(fields),
         onReset: (stream, code, reason) => stream.context?.onReset(stream.resetByPeer, code, reason),
-        onDrain: (stream) => stream.context?.exchange.onUpstreamDrained(),
+        onDrain: (stream) => stream.context?.onDrain(),
         onCapacity: () => this.#room(),
         onGoaway: () => this.#leave(),
         onClose: (_, reason) => this.#end(reason),
@@ -228,7 +232,7 @@ export class Http2Upstream implements WireUser, Timed, SharedConnection {
 }
 
 /** One request on a connection that it shares. */
-class UpstreamStream implements Upstream {
+class UpstreamStream implements Upstream, SwitchedUpstream {
   readonly exchange: UpstreamUser;
   #connection: Http2Upstream;
   #stream: Stream<UpstreamStream> | undefined;
@@ -237,6 +241,8 @@ class UpstreamStream implements Upstream {
   #paused = false;
   #held = 0;
   #over = false;
+  /** Set once the stream carries another protocol. */
+  #tunnel: StreamWire<UpstreamStream> | undefined;
 
   constructor(connection: Http2Upstream, exchange: UpstreamUser) {
     this.#connection = connection;
@@ -257,8 +263,10 @@ class UpstreamStream implements Upstream {
     last: boolean,
   ): boolean {
     const { codec } = this.#connection;
-    const { method, target, fields } = this.exchange.request;
-    const whole = last && to === from;
+    const { method, target, fields, upgrade } = this.exchange.request;
+    if (upgrade !== "") return this.#sendConnect(host, hopFields, requestId);
+    const { trailers } = this.exchange.request;
+    const whole = last && to === from && trailers.length === 0;
     const lines = fieldsOfLines(fields + hopFields);
     // `te` says that trailers are understood, without which a gRPC server may refuse (RFC 9110, 10.1.4).
     const extra = ["te", "trailers", "x-request-id", requestId];
@@ -272,11 +280,60 @@ class UpstreamStream implements Upstream {
       );
       return true;
     }
-    return to === from || codec.sendData(stream, bytes, from, to, last);
+    return whole || (to === from && !last) || this.sendData(bytes, from, to, last);
   }
 
   sendData(bytes: Buffer, from: number, to: number, last: boolean): boolean {
-    return this.#stream === undefined || this.#connection.codec.sendData(this.#stream, bytes, from, to, last);
+    const stream = this.#stream;
+    if (stream === undefined) return true;
+    const { codec } = this.#connection;
+    const { trailers } = this.exchange.request;
+    if (!last || trailers.length === 0) return codec.sendData(stream, bytes, from, to, last);
+    const flowing = to === from || codec.sendData(stream, bytes, from, to, false);
+    codec.sendTrailers(stream, trailers);
+    return flowing;
+  }
+
+  /** An upgrade is an extended CONNECT here (RFC 8441 4); with a peer that does not take them it fails. */
+  #sendConnect(host: string, hopFields: string, requestId: string): boolean {
+    const { codec } = this.#connection;
+    const { target, fields, upgrade } = this.exchange.request;
+    const lines = fieldsOfLines(fields + hopFields);
+    const kept = lines.filter((_, at) => lines[at - (at % 2)]!.toLowerCase() !== "sec-websocket-key");
+    const request = { method: "CONNECT", scheme: "http", authority: host, path: target, protocol: upgrade };
+    if (codec.takesExtendedConnect && upgrade === "websocket") {
+      this.#stream = codec.request(request, kept, false, this, ["x-request-id", requestId]);
+    }
+    if (this.#stream !== undefined) return true;
+    queueMicrotask(() => {
+      if (this.#over) return;
+      if (codec.takesExtendedConnect) {
+        return this.#failed("connect_failed", "its connection takes no more requests", false, true);
+      }
+      this.#failed(
+        "upgrade_unsupported",
+        `it does not take ${upgrade} over HTTP/2 (RFC 8441 3)`,
+        false,
+        true,
+      );
+    });
+    return true;
+  }
+
+  /** Hands the stream over to a tunnel. */
+  giveWire(): TunnelEnd {
+    const stream = this.#stream!;
+    this.#tunnel = new StreamWire(this.#connection.codec, stream);
+    return this.#tunnel;
+  }
+
+  onTunnelClosed(): void {
+    this.#letGo();
+  }
+
+  onDrain(): void {
+    if (this.#tunnel === undefined) this.exchange.onUpstreamDrained();
+    else this.#tunnel.onDrain();
   }
 
   /** Waits for another connection than the one it was given. */
@@ -308,6 +365,11 @@ class UpstreamStream implements Upstream {
   }
 
   onHead(head: Head, endStream: boolean): void {
+    const { request } = this.exchange;
+    if (request.upgrade !== "" && head.status < 300 && !endStream) {
+      const key = fieldValue(request.fields, "sec-websocket-key") ?? "";
+      return this.exchange.onUpgraded(readUpgraded(head, request.upgrade, key), this, NO_BYTES);
+    }
     const response = readHttp2Response(head, this.exchange.request.method === "HEAD");
     if (!endStream) {
       this.#head = response;
@@ -330,6 +392,7 @@ class UpstreamStream implements Upstream {
   }
 
   onData(bytes: Buffer, from: number, to: number, last: boolean): void {
+    if (this.#tunnel !== undefined) return this.#tunnel.onData(bytes, from, to, last);
     const stream = this.#stream!;
     const head = this.#head;
     this.#head = undefined;
@@ -341,13 +404,15 @@ class UpstreamStream implements Upstream {
   }
 
   onTrailers(fields: readonly string[]): void {
+    if (this.#tunnel !== undefined) return this.#tunnel.onPeerEnd();
     this.flushHead();
     if (this.#over) return;
     this.#letGo();
-    this.exchange.onResponseTrailers(fields);
+    this.exchange.onResponseTrailers(forwardableTrailers(fields));
   }
 
   onReset(byPeer: boolean, code: number, reason: string): void {
+    if (this.#tunnel !== undefined) return this.#tunnel.onReset();
     this.flushHead();
     const refused = code === REFUSED_STREAM;
     const bad = !byPeer && !this.#connection.codec.closed;
@@ -355,7 +420,7 @@ class UpstreamStream implements Upstream {
   }
 
   #failed(
-    code: "bad_response" | "upstream_closed" | "connect_failed",
+    code: "bad_response" | "upstream_closed" | "connect_failed" | "upgrade_unsupported",
     what: string,
     sent: boolean,
     stale: boolean,
