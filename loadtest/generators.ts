@@ -10,9 +10,17 @@ export interface Load {
   readonly failures: number;
 }
 
-/** As fast as it goes over `connections` keep-alive connections: wrk. */
-export async function wrk(core: string, url: string, connections: number, seconds: number): Promise<Load> {
-  return parseWrk(await run(core, ["wrk", "-t1", `-c${connections}`, `-d${seconds}s`, url]));
+/** As fast as it goes over `connections` keep-alive connections: wrk. `script` is Lua, as wrk's `-s` takes it. */
+export async function wrk(
+  core: string,
+  url: string,
+  connections: number,
+  seconds: number,
+  script?: string,
+): Promise<Load> {
+  const command = ["wrk", "-t1", `-c${connections}`, `-d${seconds}s`];
+  if (script === undefined) return parseWrk(await run(core, [...command, url]));
+  return withFile(script, async (file) => parseWrk(await run(core, [...command, "-s", file, url])));
 }
 
 export function parseWrk(out: string): Load {
@@ -37,15 +45,10 @@ export async function h2load(
 ): Promise<Load> {
   const command = ["h2load", `-c${connections}`, `-m${streams}`, "-t1", `-D${seconds}`];
   if (post === undefined) return parseH2load(await run(core, [...command, url]));
-  const folder = mkdtempSync(path.join(tmpdir(), "gilliam-loadtest-"));
-  try {
-    const file = path.join(folder, "body");
-    writeFileSync(file, post.body);
-    command.push("-d", file, ...post.fields.flatMap((field) => ["-H", field]));
-    return parseH2load(await run(core, [...command, url]));
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  return withFile(post.body, async (file) => {
+    const fields = post.fields.flatMap((field) => ["-H", field]);
+    return parseH2load(await run(core, [...command, "-d", file, ...fields, url]));
+  });
 }
 
 export function parseH2load(out: string): Load {
@@ -60,6 +63,46 @@ export function parseH2load(out: string): Load {
     number,
   ];
   return { requests: succeeded, perSecond, failures: failed + errored + timeout };
+}
+
+/**
+ * A full TLS 1.3 handshake and one request on each connection: `openssl s_time`, several side by side. wrk will not
+ * do: it resumes its sessions. s_time writes HTTP/1.0 behind what it is asked for, so that becomes a field's value.
+ */
+export async function newTlsConnections(
+  core: string,
+  port: number,
+  clients: number,
+  seconds: number,
+): Promise<Load> {
+  const request = "/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nUser-Agent: s_time";
+  const connect = ["-connect", `localhost:${port}`, "-new", "-tls1_3"];
+  const command = ["openssl", "s_time", ...connect, "-time", String(seconds), "-www", request];
+  const outputs = await Promise.all(Array.from({ length: clients }, () => run(core, command)));
+  const loads = outputs.map(parseSTime);
+  return {
+    requests: loads.reduce((sum, { requests }) => sum + requests, 0),
+    perSecond: loads.reduce((sum, { perSecond }) => sum + perSecond, 0),
+    failures: loads.reduce((sum, { failures }) => sum + failures, 0),
+  };
+}
+
+export function parseSTime(out: string): Load {
+  const counts = /(\d+) connections in (\d+) real seconds, (\d+) bytes read per connection/.exec(out);
+  if (counts === null) throw new Error(`openssl s_time said what is not understood:\n${out}`);
+  const [requests, seconds, bytes] = counts.slice(1).map(Number) as [number, number, number];
+  // It does not look at answers; every one of ours has more than a head's bytes.
+  return { requests, perSecond: requests / seconds, failures: bytes > 100 ? 0 : requests };
+}
+
+/** One message under way on each of `connections` WebSocket connections. */
+export async function echoOverWebSocket(
+  core: string,
+  port: number,
+  connections: number,
+  seconds: number,
+): Promise<Load> {
+  return JSON.parse(await ownProgram(core, "websocket-clients.ts", [port, connections, seconds])) as Load;
 }
 
 export interface Latencies {
@@ -79,7 +122,26 @@ export async function openLoop(
   connections: number,
   seconds: number,
 ): Promise<Latencies> {
-  const program = path.join(import.meta.dirname, "open-loop.ts");
-  const args = [port, Math.round(perSecond), connections, seconds].map(String);
-  return JSON.parse(await run(core, [process.execPath, "--no-warnings", program, ...args])) as Latencies;
+  const args = [port, Math.round(perSecond), connections, seconds];
+  return JSON.parse(await ownProgram(core, "open-loop.ts", args)) as Latencies;
+}
+
+/** The command of a generator written here. */
+export function ownCommand(file: string, args: readonly number[]): string[] {
+  return [process.execPath, "--no-warnings", path.join(import.meta.dirname, file), ...args.map(String)];
+}
+
+function ownProgram(core: string, file: string, args: readonly number[]): Promise<string> {
+  return run(core, ownCommand(file, args));
+}
+
+async function withFile<T>(content: string, use: (file: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(path.join(tmpdir(), "gilliam-loadtest-"));
+  try {
+    const file = path.join(folder, "input");
+    writeFileSync(file, content);
+    return await use(file);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }

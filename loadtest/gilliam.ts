@@ -1,63 +1,140 @@
 import http from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
-import { MeshConfig } from "../model/mesh.ts";
-import type { PeerPlan } from "./peers.ts";
+import { LocalPortsAnswer, type LocalPortsRequest } from "../model/local-ports.ts";
+import { MeshConfig, type Protocol } from "../model/mesh.ts";
+import type { Peer, PeerPlan } from "./peers.ts";
 import { freePort, start } from "./processes.ts";
 import type { Running } from "./processes.ts";
 
 const EDGE = path.join(import.meta.dirname, "../proxy/main.ts");
+const SIDECAR = path.join(import.meta.dirname, "../sidecar/main.ts");
 /** What the load generators ask for. */
 const HOST = "127.0.0.1";
+const CLUSTER = "web.load";
+
+export const gilliamCannot: Peer["cannot"] = ({ front }) =>
+  front === "tls" || front === "h2" ? "the edge has no TLS yet" : undefined;
 
 /**
- * Our edge as users run it: keeper and worker, feed, reports, metrics, sampled access log, least request over three
+ * Ours as users run it: keeper and worker, feed, reports, metrics, sampled access log, least request over three
  * endpoints, outlier ejection, retry budget, all limits at their defaults. Only control is played by a few lines here.
+ * The edge serves HTTP; TCP passes through a local port of a sidecar.
  */
-export async function startGilliam({
-  core,
-  port,
-  upstreamPorts,
-  folder,
-  upstream,
-}: PeerPlan): Promise<Running> {
-  const control = await startFeed(upstreamPorts, upstream === "h2c" ? "grpc" : "http");
+export function startGilliam(plan: PeerPlan): Promise<Running> {
+  return plan.front === "tcp" ? startSidecar(plan) : startEdge(plan);
+}
+
+async function startEdge({ core, port, upstreamPorts, folder, back }: PeerPlan): Promise<Running> {
+  const mesh = meshOf(upstreamPorts, back === "h2c" ? "grpc" : "http");
+  const control = await startFeed(mesh);
   const edge = start(core, [process.execPath, "--no-warnings", EDGE], {
-    GILLIAM_STATE: folder,
-    GILLIAM_HOST_TOKEN: "loadtest",
-    GILLIAM_HOST_ID: "loadtest",
-    GILLIAM_CONTROL_URL: `http://127.0.0.1:${control.port}`,
+    ...settingsFor(folder, control.port),
     GILLIAM_EDGE_LISTEN: `127.0.0.1:${port}`,
     GILLIAM_EDGE_ADMIN: `127.0.0.1:${await freePort()}`,
     GILLIAM_EDGE_ACCESS_LOG_FILE: path.join(folder, "access.log"),
   });
+  return stoppedTogether(edge, control);
+}
+
+async function startSidecar({ core, upstreamPorts, folder }: PeerPlan): Promise<Running> {
+  const control = await startFeed(meshOf(upstreamPorts, "tcp"));
+  const socketPath = path.join(folder, "sidecar.sock");
+  const sidecar = start(core, [process.execPath, "--no-warnings", SIDECAR], {
+    ...settingsFor(folder, control.port),
+    GILLIAM_SIDECAR_SOCKET: socketPath,
+    GILLIAM_SIDECAR_ADMIN: `127.0.0.1:${await freePort()}`,
+    GILLIAM_SIDECAR_ACCESS_LOG_FILE: path.join(folder, "access.log"),
+  });
+  try {
+    const port = await openLocalPort(socketPath);
+    return { ...stoppedTogether(sidecar, control), port };
+  } catch (error) {
+    await sidecar.stop();
+    control.close();
+    throw new Error(`the sidecar opens no local port; it said:\n${sidecar.output()}`, { cause: error });
+  }
+}
+
+function settingsFor(folder: string, controlPort: number): Record<string, string> {
   return {
-    pid: edge.pid,
-    output: () => edge.output(),
+    GILLIAM_STATE: folder,
+    GILLIAM_HOST_TOKEN: "loadtest",
+    GILLIAM_HOST_ID: "loadtest",
+    GILLIAM_CONTROL_URL: `http://127.0.0.1:${controlPort}`,
+  };
+}
+
+function stoppedTogether(program: Running, control: Feed): Running {
+  return {
+    pid: program.pid,
+    output: () => program.output(),
     stop: async () => {
-      await edge.stop();
+      await program.stop();
       control.close();
     },
   };
 }
 
-/** Control as far as an edge sees it: one configuration, and a sign of life. */
-async function startFeed(
-  upstreamPorts: readonly number[],
-  protocol: "http" | "grpc",
-): Promise<{ port: number; close(): void }> {
-  const config = MeshConfig.parse({
-    epoch: 1,
-    clusters: [
-      {
-        name: "web.load",
-        protocol,
-        endpoints: upstreamPorts.map((port, index) => ({ id: `web-${index}`, host: HOST, port, release: 1 })),
-      },
-    ],
-    edges: [],
-    routes: [{ id: "web", host: HOST, path: "/", cluster: "web.load" }],
+/** Asks as the executor does, until the sidecar is there: an instance without a namespace of its own. */
+async function openLocalPort(socketPath: string): Promise<number> {
+  const request: LocalPortsRequest = {
+    instanceId: "load-client-r1-aaaaa",
+    formation: "load",
+    service: "client",
+    release: 1,
+    namespace: null,
+    ports: [{ dependency: "web", port: 7001, protocol: "tcp" }],
+  };
+  const until = performance.now() + 10_000;
+  for (;;) {
+    try {
+      const answer = await put(socketPath, `/v1/instances/${request.instanceId}`, JSON.stringify(request));
+      return LocalPortsAnswer.parse(JSON.parse(answer)).ports[0]!.port;
+    } catch (error) {
+      if (performance.now() > until) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+function put(socketPath: string, url: string, body: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const request = http.request({ socketPath, path: url, method: "PUT" }, (response) => {
+      let text = "";
+      response.on("data", (chunk: Buffer) => (text += chunk.toString()));
+      response.once("end", () => resolve(text));
+    });
+    request.once("error", reject).end(body);
   });
+}
+
+function meshOf(upstreamPorts: readonly number[], protocol: Protocol): MeshConfig {
+  const endpoints = upstreamPorts.map((port, index) => ({
+    id: `web-${index}`,
+    host: HOST,
+    port,
+    release: 1,
+  }));
+  const edge = { id: "client.load/web", from: "client.load", dependency: "web", port: 7001 };
+  return MeshConfig.parse({
+    epoch: 1,
+    clusters: [{ name: CLUSTER, protocol, endpoints }],
+    edges: protocol === "tcp" ? [{ ...edge, protocol, cluster: CLUSTER }] : [],
+    routes:
+      protocol === "tcp"
+        ? []
+        : [HOST, "localhost"].map((host) => ({ id: `web-${host}`, host, path: "/", cluster: CLUSTER })),
+  });
+}
+
+interface Feed {
+  readonly port: number;
+  close(): void;
+}
+
+/** Control as far as a proxy sees it: one configuration, and a sign of life. */
+async function startFeed(config: MeshConfig): Promise<Feed> {
   const server = http.createServer((request, response) => {
     request.resume();
     if (request.method === "POST") return response.writeHead(204).end();

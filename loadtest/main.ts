@@ -2,21 +2,22 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { cpus, release, tmpdir, totalmem } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { median, measure, measureDirect, measureLatencies } from "./measure.ts";
+import { measure } from "./measure.ts";
 import type { Bench } from "./measure.ts";
-import { PEERS, installPeers } from "./peers.ts";
+import { PEERS, installPeers, isInstalled, makeCertificate } from "./peers.ts";
 import type { Peer } from "./peers.ts";
 import { chooseCores } from "./processes.ts";
 import type { Cores } from "./processes.ts";
-import { summarize, toHtml, toMarkdown } from "./report.ts";
+import { absentees, summarize, toHtml, toMarkdown } from "./report.ts";
 import type { Report, ScenarioReport } from "./report.ts";
-import { SCENARIOS } from "./scenarios.ts";
+import { SCENARIOS, invited } from "./scenarios.ts";
 import type { Scenario } from "./scenarios.ts";
-import { startGrpcUpstream, startHttp1Upstream } from "./upstream.ts";
+import { startEchoUpstream, startGrpcUpstream, startHttp1Upstream } from "./upstream.ts";
 
 const USAGE = `npm run loadtest -- peers [options]
 
-Compares the edge with other proxies: CPU per request, throughput, latency at half load, memory.
+Compares edge and sidecar with other proxies: CPU per request, throughput, latency at half load, memory.
+A short look: --rounds 1 --seconds 1 --warm-up 0.
 
   --scenario NAME   one of ${SCENARIOS.map(({ name }) => name).join(", ")}; may be given again (default: all)
   --peer NAME       one of ${PEERS.map(({ name }) => name).join(", ")}; may be given again (default: all installed)
@@ -46,60 +47,67 @@ async function main(): Promise<void> {
     return;
   }
   const scenarios = SCENARIOS.filter(({ name }) => values.scenario?.includes(name) ?? true);
+  needGenerators();
   const asked = PEERS.filter(({ name }) => values.peer?.includes(name) ?? true);
   if (asked.some(({ name }) => /http-proxy|httpxy|undici/.test(name))) installPeers();
-  const peers = asked.filter((peer) => {
-    if (peer.version() !== undefined) return true;
-    process.stderr.write(`${peer.name} is not installed: left out\n`);
-    return false;
-  });
-  const cores = chooseCores();
   const folder = mkdtempSync(path.join(tmpdir(), "gilliam-loadtest-"));
-  const bench = { cores, folder, rounds, seconds, warmUpSeconds: Number(values["warm-up"]) };
+  const bench = {
+    cores: chooseCores(),
+    folder,
+    certificate: makeCertificate(folder),
+    rounds,
+    seconds,
+    warmUpSeconds: Number(values["warm-up"]),
+  };
   const reports: ScenarioReport[] = [];
   try {
-    for (const scenario of scenarios) reports.push(await runScenario(scenario, peers, bench));
+    for (const scenario of scenarios) reports.push(await runScenario(scenario, asked, bench));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
   const command = `npm run loadtest -- ${process.argv.slice(2).join(" ")}`;
-  const report = {
-    command,
-    takenAt: new Date().toISOString(),
-    machine: machine(cores),
-    rounds,
-    seconds,
-    scenarios: reports,
-  };
-  save(report, values.out);
+  const takenAt = new Date().toISOString();
+  save({ command, takenAt, machine: machine(bench.cores), rounds, seconds, scenarios: reports }, values.out);
 }
 
-/** One scenario with every peer that can take part in it. */
+/** @throws when a program is missing without which nothing can be measured. */
+function needGenerators(): void {
+  const needed = { wrk: "wrk", h2load: "nghttp2-client", nghttpd: "nghttp2-server", nginx: "nginx-light" };
+  const missing = Object.entries({ ...needed, openssl: "openssl", taskset: "util-linux" })
+    .filter(([program]) => !isInstalled(program))
+    .map(([program, debian]) => `${program} (Debian: ${debian})`);
+  if (missing.length > 0) throw new Error(`Cannot measure: not installed are ${missing.join(", ")}`);
+}
+
+/** One scenario with everybody who is invited and can take part in it. */
 async function runScenario(
   scenario: Scenario,
-  peers: readonly Peer[],
+  asked: readonly Peer[],
   around: Omit<Bench, "upstreamPorts">,
 ): Promise<ScenarioReport> {
-  const able = peers.filter(
-    ({ speaks, speaksUpstream }) =>
-      speaks.includes(scenario.downstream) && speaksUpstream.includes(scenario.upstream),
-  );
-  const core = around.cores.upstream;
-  const upstream =
-    scenario.upstream === "h2c"
-      ? await startGrpcUpstream(core)
-      : await startHttp1Upstream(core, path.join(around.folder, `upstream-${scenario.name}`));
+  const reasons = new Map<string, string>();
+  const peers = asked.filter((peer) => {
+    if (!invited(scenario).has(peer.name)) return false;
+    const reason =
+      peer.cannot(scenario) ?? (peer.version() === undefined ? "it is not installed" : undefined);
+    if (reason === undefined) return true;
+    process.stderr.write(`${scenario.name}: without ${peer.name}: ${reason}\n`);
+    reasons.set(peer.name, reason);
+    return false;
+  });
+  const upstream = await startUpstream(scenario, around);
   try {
-    const bench: Bench = { ...around, upstreamPorts: upstream.ports };
-    const results = await measure(scenario, able, bench);
-    if (!scenario.latency) return summarize(scenario, results, undefined);
-    await measureLatencies(scenario, able, results, "nginx", bench);
-    const nginx = results.find(({ peer }) => peer === "nginx");
-    const rate = nginx === undefined ? 5_000 : median(nginx.rounds.map(({ perSecond }) => perSecond)) / 2;
-    return summarize(scenario, results, await measureDirect(bench, rate));
+    const results = await measure(scenario, peers, { ...around, upstreamPorts: upstream.ports });
+    return summarize(scenario, results, absentees(scenario, peers, reasons));
   } finally {
     await upstream.stop();
   }
+}
+
+function startUpstream({ name, back, upgrades }: Scenario, { cores, folder }: Omit<Bench, "upstreamPorts">) {
+  if (back === "h2c") return startGrpcUpstream(cores.upstream);
+  if (upgrades === true) return startEchoUpstream(cores.upstream);
+  return startHttp1Upstream(cores.upstream, path.join(folder, `upstream-${name}`));
 }
 
 function save(report: Report, folder: string): void {

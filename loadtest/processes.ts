@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
 import net from "node:net";
 import { availableParallelism } from "node:os";
+import { createInterface } from "node:readline";
 
 /** Starting pinned programs and reading what they cost from /proc. Linux only. */
 
@@ -23,6 +24,8 @@ export function chooseCores(): Cores {
 
 export interface Running {
   readonly pid: number;
+  /** Where it listens, when that is not where it was asked to. */
+  readonly port?: number;
   /** What it wrote, both streams. */
   output(): string;
   stop(): Promise<void>;
@@ -91,6 +94,27 @@ export async function run(core: string, command: readonly string[]): Promise<str
   });
   if (code !== 0) throw new Error(`${command.join(" ")} ended with ${code}: ${problem.slice(0, 500)}`);
   return out;
+}
+
+/** A program that answers each line it is sent with a line. */
+export interface Interactive {
+  nextLine(): Promise<string>;
+  ask(): void;
+  end(): void;
+}
+
+export function startInteractive(core: string, command: readonly string[]): Interactive {
+  const child = spawn("taskset", ["-c", core, ...command], { stdio: ["pipe", "pipe", "inherit"] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    nextLine: async () => {
+      const line = await lines.next();
+      if (line.done === true) throw new Error(`${command.join(" ")} ended early`);
+      return line.value;
+    },
+    ask: () => child.stdin.write("\n"),
+    end: () => child.stdin.end(),
+  };
 }
 
 /** A port nobody listens on at this moment. */

@@ -1,9 +1,10 @@
-import http from "node:http";
 import httpProxy from "http-proxy";
-import { agent, nextTarget, port } from "./common.mjs";
+import { agent, createServer, nextTarget, port } from "./common.mjs";
 
 const proxy = httpProxy.createProxyServer({ agent, xfwd: true });
 proxy.on("error", (_error, _request, response) => response.destroy());
-http
-  .createServer((request, response) => proxy.web(request, response, { target: nextTarget() }))
+createServer((request, response) => proxy.web(request, response, { target: nextTarget() }))
+  .on("upgrade", (request, socket, head) =>
+    proxy.ws(request, socket, head, { target: nextTarget(), agent: undefined }),
+  )
   .listen(port, "127.0.0.1");

@@ -1,10 +1,11 @@
-import http from "node:http";
 import { createProxyServer } from "httpxy";
-import { agent, nextTarget, port } from "./common.mjs";
+import { agent, createServer, nextTarget, port } from "./common.mjs";
 
 const proxy = createProxyServer({ agent, xfwd: true });
-http
-  .createServer((request, response) => {
-    proxy.web(request, response, { target: nextTarget() }).catch(() => response.destroy());
+createServer((request, response) => {
+  proxy.web(request, response, { target: nextTarget() }).catch(() => response.destroy());
+})
+  .on("upgrade", (request, socket, head) => {
+    proxy.ws(request, socket, { target: nextTarget(), agent: undefined }, head).catch(() => socket.destroy());
   })
   .listen(port, "127.0.0.1");
