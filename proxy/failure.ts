@@ -10,7 +10,7 @@ export const STATUS_BY_CODE = {
   bad_host: 400,
   bad_upgrade: 400,
   no_route: 404,
-  method_refused: 405, // CONNECT, TRACE.
+  method_refused: 405, // CONNECT, TRACE, PRI.
   head_timeout: 408,
   body_timeout: 408,
   target_too_long: 414,

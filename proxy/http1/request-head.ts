@@ -358,7 +358,8 @@ function keepFields(
 
 /** RFC 9112 3.2: origin form, `OPTIONS *`, or absolute form whose authority is the Host. */
 function readTarget(bytes: Uint8Array, from: number, target: string, head: RequestHead): boolean {
-  if (head.method === "CONNECT" || head.method === "TRACE") {
+  // PRI opens HTTP/2 (RFC 9113, 3.4), and here it does not.
+  if (head.method === "CONNECT" || head.method === "TRACE" || head.method === "PRI") {
     return refuse(head, "method_refused", `${head.method} is not served here`);
   }
   head.target = target;
@@ -380,7 +381,11 @@ function readTarget(bytes: Uint8Array, from: number, target: string, head: Reque
   }
   head.host = authority;
   const path = cut < 0 ? "" : rest.slice(cut);
-  head.target = path.startsWith("/") ? path : head.method === "OPTIONS" && path === "" ? "*" : `/${path}`;
+  if (path === "" && head.method === "OPTIONS") {
+    // RFC 9112 3.2.4 means `*` by it, nginx passes on `/`.
+    return refuse(head, "bad_target", "OPTIONS for a URL without a path is read in two ways: ask for / or *");
+  }
+  head.target = path.startsWith("/") ? path : `/${path}`;
   return true;
 }
 

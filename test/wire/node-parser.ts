@@ -17,7 +17,7 @@ interface NativeParser {
   [callback: number]: (...values: never[]) => unknown;
   initialize(kind: number, owner: object, headBytesMax: number, lenient: number): void;
   execute(bytes: Buffer): number | Error;
-  finish(): undefined | Error;
+  finish(): unknown;
 }
 interface NativeParserClass {
   new (): NativeParser;
@@ -96,5 +96,6 @@ export function readWithNode(
     looseTarget = "";
   };
   const result = parser.execute(bytes);
+  if (kind === "response") parser.finish(); // The connection's end is the end of a body without a length.
   return typeof result === "number" ? messages : undefined;
 }
