@@ -5,6 +5,7 @@ import type { CanaryRequest, DeployAnswer, DeployRequest, Plan } from "../model/
 import type { Gear } from "../model/gear.ts";
 import type { ManifestContext } from "../model/manifest-check.ts";
 import { parseManifest } from "../model/manifest-parse.ts";
+import { type RouteShape, routeKey, sameRequests } from "../model/route.ts";
 import { planRelease } from "../model/plan.ts";
 import type { FormationRecord, Release } from "../model/release.ts";
 import { exportedServices, resolveRelease, type ReleaseContent } from "../model/resolve.ts";
@@ -222,18 +223,22 @@ export class Formations {
     const others = store.formations.ids
       .filter((other) => other !== name)
       .flatMap((other) => this.#currentRelease(other) ?? []);
-    const routes = new Map<string, string>();
+    const routes = new Map<string, { readonly formation: string; readonly route: RouteShape }[]>();
     const volumes = new Map<string, string>();
     for (const { formation, services } of others) {
       for (const { name: service, edge, spec } of Object.values(services)) {
-        for (const { host, path } of edge) routes.set(`${host} ${path}`, formation);
+        for (const route of edge) {
+          const key = routeKey(route);
+          routes.set(key, [...(routes.get(key) ?? []), { formation, route }]);
+        }
         if (spec.volume !== undefined) volumes.set(spec.volume, `${service}.${formation}`);
       }
     }
     return {
       gears,
       exportsOf: new Map(others.map(({ formation, exports }) => [formation, exports])),
-      routeOwner: (host, path) => routes.get(`${host} ${path}`),
+      routeOwner: (route) =>
+        routes.get(routeKey(route))?.find((other) => sameRequests(other.route, route))?.formation,
       volumeOwner: (volume) => volumes.get(volume),
     };
   }

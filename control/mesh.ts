@@ -1,6 +1,8 @@
+import { isDeepStrictEqual } from "node:util";
 import type { Cluster, Edge, Endpoint, MeshConfig, PublicRoute } from "../model/mesh.ts";
 import { parseServiceAddress, serviceAddress } from "../model/names.ts";
-import type { FormationRecord } from "../model/release.ts";
+import type { FormationRecord, ReleaseDependency } from "../model/release.ts";
+import type { RouteActions } from "../model/route.ts";
 import { clusterOf, DEFAULT_POLICY, egressCluster, policyOf } from "./clusters.ts";
 import { groupBy, hostVoice, releaseOf, wantedOf, type HostVoice } from "./facts.ts";
 import { publicRoutes } from "./routes.ts";
@@ -104,7 +106,16 @@ function edgesOf(
     const policy = policyOf(dependency);
     // A caller with limits of its own has a cluster of its own: the same endpoints under another policy.
     const cluster = policy === undefined ? target : `${target}@${id}`;
-    edges.set(id, { id, from, dependency: name, port, protocol, cluster });
+    const { actions } = dependency;
+    edges.set(id, {
+      id,
+      from,
+      dependency: name,
+      port,
+      protocol,
+      cluster,
+      ...(actions === undefined ? {} : { actions }),
+    });
     if (clusters.has(cluster)) continue;
     if (address !== undefined) {
       add(egressCluster(cluster, address, protocol, policy));
@@ -127,6 +138,7 @@ interface Declared {
   readonly address: string | undefined;
   readonly requestTimeoutMs: number | undefined;
   readonly retriesMax: number | undefined;
+  readonly actions: RouteActions | undefined;
 }
 
 function declaredBy(
@@ -151,13 +163,7 @@ function declaredBy(
 
 function declaredIn(
   spec: InstanceRecord["spec"],
-  resolved: readonly {
-    name: string;
-    target?: string | undefined;
-    address?: string | undefined;
-    requestTimeoutMs?: number | undefined;
-    retriesMax?: number | undefined;
-  }[],
+  resolved: readonly Pick<ReleaseDependency, keyof Declared & keyof ReleaseDependency>[],
 ): Declared[] {
   return spec.dependencies.map(({ name, port, protocol }) => {
     const more = resolved.find((dependency) => dependency.name === name);
@@ -170,6 +176,7 @@ function declaredIn(
       address: more?.address,
       requestTimeoutMs: more?.requestTimeoutMs,
       retriesMax: more?.retriesMax,
+      actions: more?.actions,
     };
   });
 }
@@ -229,11 +236,15 @@ function sameEndpoints(a: readonly Endpoint[], b: readonly Endpoint[]): boolean 
   );
 }
 
-/** Flat records of equal keys, compared field by field. */
+/** Records compared field by field. */
 function sameItems(a: readonly object[], b: readonly object[]): boolean {
   if (a.length !== b.length) return false;
   return a.every((item, index) => {
     const other = b[index] as Record<string, unknown>;
-    return Object.entries(item).every(([key, value]) => other[key] === value);
+    if (Object.keys(item).length !== Object.keys(other).length) return false;
+    return Object.entries(item).every(
+      ([key, value]) =>
+        other[key] === value || (typeof value === "object" && isDeepStrictEqual(other[key], value)),
+    );
   });
 }

@@ -1,12 +1,13 @@
 import type { RouteView } from "../model/api.ts";
 import type { PublicRoute } from "../model/mesh.ts";
 import { serviceAddress } from "../model/names.ts";
+import { actionTexts, matchText, routeId, routeKey, sameRequests } from "../model/route.ts";
 import { wantedOf } from "./facts.ts";
 import type { Mesh } from "./mesh.ts";
 import type { World } from "./world.ts";
 
 export interface PublicRoutes {
-  /** One for each host and path, by id. */
+  /** No two of them fit the same requests. */
   readonly routes: readonly PublicRoute[];
   /** Plain words: a service that asked for a host and path another one has. */
   readonly conflicts: readonly string[];
@@ -17,18 +18,24 @@ export interface PublicRoutes {
  * is 503 with a reason, not 404). Two services may not share a host and path: the first by address has it.
  */
 export function publicRoutes(world: World): PublicRoutes {
-  const routes = new Map<string, PublicRoute>();
+  const routes: PublicRoute[] = [];
+  const byKey = new Map<string, PublicRoute[]>();
   const conflicts: string[] = [];
   for (const formation of world.formations.toSorted((a, b) => compare(a.name, b.name))) {
     for (const name of Object.keys(formation.services).toSorted()) {
       const wanted = wantedOf(world, formation, name);
       if (wanted.kind !== "known") continue;
       const cluster = serviceAddress(name, formation.name);
-      for (const { host, path } of wanted.stable.service.edge) {
-        const id = `${host}${path}`;
-        const taken = routes.get(id);
-        if (taken === undefined) routes.set(id, { id, host, path, cluster });
-        else if (taken.cluster !== cluster) {
+      for (const route of wanted.stable.service.edge) {
+        const id = routeId(route);
+        const key = routeKey(route);
+        const rivals = byKey.get(key) ?? [];
+        const taken = rivals.find((other) => sameRequests(other, route));
+        if (taken === undefined) {
+          const added = { id, ...route, cluster };
+          routes.push(added);
+          byKey.set(key, [...rivals, added]);
+        } else if (taken.cluster !== cluster) {
           conflicts.push(
             `${cluster} asks for ${id}, which ${taken.cluster} has: change \`edge:\` of one of them`,
           );
@@ -36,13 +43,13 @@ export function publicRoutes(world: World): PublicRoutes {
       }
     }
   }
-  return { routes: [...routes.values()], conflicts };
+  return { routes, conflicts };
 }
 
 /** Every public route with the releases behind it, their shares of the requests and their endpoints. */
 export function routeViews(mesh: Mesh): RouteView[] {
   return mesh.routes
-    .map(({ host, path, cluster: name }) => {
+    .map(({ host, path, match, actions, cluster: name }) => {
       const cluster = mesh.clusters.get(name);
       const endpoints = cluster?.endpoints ?? [];
       const releases = new Set([
@@ -56,9 +63,16 @@ export function routeViews(mesh: Mesh): RouteView[] {
           weight: 0,
           endpoints: endpoints.filter((endpoint) => endpoint.release === release).length,
         }));
-      return { host, path, service: name, split: withShares(split, cluster?.split ?? []) };
+      return {
+        host,
+        path,
+        ...(match === undefined ? {} : { match: matchText(match) }),
+        service: name,
+        ...(actions === undefined ? {} : { actions: actionTexts(actions) }),
+        split: withShares(split, cluster?.split ?? []),
+      };
     })
-    .toSorted((a, b) => compare(a.host + a.path, b.host + b.path));
+    .toSorted((a, b) => compare(a.host + a.path + (a.match ?? ""), b.host + b.path + (b.match ?? "")));
 }
 
 type Share = RouteView["split"][number];

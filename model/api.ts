@@ -116,7 +116,11 @@ export type ReleaseView = z.infer<typeof ReleaseView>;
 export const RouteView = z.strictObject({
   host: z.string(),
   path: z.string(),
+  /** What it asks of requests besides host and path, like `exact, GET`; absent: nothing. */
+  match: z.string().optional(),
   service: z.string(),
+  /** What happens to its requests on their way, a line each; absent: nothing. */
+  actions: z.array(z.string()).optional(),
   split: z.array(z.strictObject({ release: z.int(), weight: z.int(), endpoints: z.int() })),
 });
 export type RouteView = z.infer<typeof RouteView>;

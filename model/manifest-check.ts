@@ -1,6 +1,7 @@
 import { checkCycles, checkProtocols } from "./manifest-graph-check.ts";
 import type { DependencyOutline, Outline, ServiceOutline } from "./manifest-outline.ts";
 import { environmentStem, NAME_PATTERN, parseServiceAddress } from "./names.ts";
+import { type RouteShape, routeKey, sameRequests } from "./route.ts";
 import { didYouMean } from "./suggest.ts";
 import type { Positions } from "./yaml-text.ts";
 
@@ -10,8 +11,8 @@ export interface ManifestContext {
   readonly gears?: ReadonlyMap<string, GearFacts>;
   /** Exported services of every other formation, by its name. */
   readonly exportsOf?: ReadonlyMap<string, readonly string[]>;
-  /** Which other formation serves a public `host/path` already. */
-  readonly routeOwner?: (host: string, path: string) => string | undefined;
+  /** Which other formation serves the same public requests already. */
+  readonly routeOwner?: (route: RouteShape) => string | undefined;
   /** Which other formation's service uses a volume already, as `service.formation`. */
   readonly volumeOwner?: (volume: string) => string | undefined;
 }
@@ -246,25 +247,21 @@ function unknownDependency(
   return problem(path, what, { target: "key" });
 }
 
-/** `shop.localhost/api/` is host `shop.localhost` and path `/api`. */
-export function parseEdge(text: string): { host: string; path: string } {
-  const slash = text.indexOf("/");
-  if (slash < 0) return { host: text, path: "/" };
-  const path = text.slice(slash).replace(/\/+$/, "");
-  return { host: text.slice(0, slash), path: path === "" ? "/" : path };
-}
-
+/** Two routes that some request fits equally: which of them had it would be left to chance. */
 function checkEdges({ services }: Outline, { routeOwner }: ManifestContext, problem: Report): string[] {
-  const taken = new Map<string, string>();
+  const taken = new Map<string, { readonly owner: string; readonly route: RouteShape }[]>();
   return services.flatMap(({ name, edge }) =>
-    edge.flatMap(({ text, path: at }) => {
-      const { host, path } = parseEdge(text);
-      const owner = taken.get(`${host}${path}`);
-      taken.set(`${host}${path}`, owner ?? name);
-      if (owner === name) return [problem(at, "stands twice here; keep one")];
-      if (owner !== undefined)
-        return [problem(at, `\`${owner}\` has this host and path already; add a path to one of them`)];
-      const foreign = routeOwner?.(host, path);
+    edge.flatMap(({ route, path: at }) => {
+      const key = routeKey(route);
+      const rivals = taken.get(key) ?? [];
+      taken.set(key, [...rivals, { owner: name, route }]);
+      const rival = rivals.find((other) => sameRequests(other.route, route));
+      if (rival?.owner === name) return [problem(at, "stands twice here; keep one")];
+      if (rival !== undefined) {
+        const what = `\`${rival.owner}\` has this host and path already; add a path or a condition to one of them`;
+        return [problem(at, what)];
+      }
+      const foreign = routeOwner?.(route);
       return foreign === undefined
         ? []
         : [problem(at, `formation \`${foreign}\` serves this host and path already`)];

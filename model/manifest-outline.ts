@@ -1,4 +1,7 @@
+import { EdgeMapping, EdgeText } from "./manifest-route.ts";
 import { NAME_PATTERN, Port } from "./names.ts";
+import { edgeRouteOf } from "./resolve-route.ts";
+import type { RouteShape } from "./route.ts";
 import type { Path } from "./yaml-text.ts";
 
 /**
@@ -19,7 +22,8 @@ export interface ServiceOutline {
   readonly port: number | undefined;
   readonly protocol: string | undefined;
   readonly dependencies: readonly DependencyOutline[];
-  readonly edge: readonly { readonly text: string; readonly path: Path }[];
+  /** Entries that say which requests they are for. */
+  readonly edge: readonly { readonly route: RouteShape; readonly path: Path }[];
   readonly variables: readonly string[];
 }
 
@@ -60,7 +64,7 @@ function serviceOutline(group: "processes" | "auxiliary", name: string, spec: un
     dependencies: [...entriesOf(fields.get("dependencies"))].map(([key, dependency]) =>
       dependencyOutline([...path, "dependencies", key], key, dependency),
     ),
-    edge: textsOf(fields.get("edge"), [...path, "edge"]),
+    edge: edgeOutline(fields.get("edge"), [...path, "edge"]),
     variables: [...entriesOf(fields.get("environment")).keys()],
   };
 }
@@ -82,6 +86,14 @@ function dependencyOutline(path: Path, name: string, value: unknown): Dependency
 function entriesOf(value: unknown): Map<string, unknown> {
   const mapping = typeof value === "object" && value !== null && !Array.isArray(value);
   return new Map(mapping ? Object.entries(value) : []);
+}
+
+function edgeOutline(value: unknown, path: Path): ServiceOutline["edge"] {
+  if (!Array.isArray(value)) return [];
+  return value.flatMap((entry: unknown, index) => {
+    const parsed = typeof entry === "string" ? EdgeText.safeParse(entry) : EdgeMapping.safeParse(entry);
+    return parsed.success ? [{ route: edgeRouteOf(parsed.data), path: [...path, index] }] : [];
+  });
 }
 
 function textsOf(value: unknown, path: Path): { text: string; path: Path }[] {

@@ -7,7 +7,7 @@ import type { ManifestContext } from "./manifest-check.ts";
 const CONTEXT: ManifestContext = {
   gears: new Map([["postgres", { version: "18.3", volume: "required" }]]),
   exportsOf: new Map([["bank", ["ledger"]]]),
-  routeOwner: (host) => (host === "taken.localhost" ? "other" : undefined),
+  routeOwner: ({ host }) => (host === "taken.localhost" ? "other" : undefined),
   volumeOwner: (volume) => (volume === "taken" ? "db.other" : undefined),
 };
 

@@ -7,6 +7,7 @@ import {
   StopSpec,
   LIMITS,
 } from "./manifest.ts";
+import { routeKeysAt } from "./manifest-route.ts";
 import { checkManifest, type ManifestContext } from "./manifest-check.ts";
 import { outlineOf } from "./manifest-outline.ts";
 import { schemaProblems } from "./schema-problems.ts";
@@ -65,7 +66,8 @@ function keysAt(path: Path): readonly string[] {
   if (path.length === 2) return path[0] === "auxiliary" ? KEYS.auxiliary : KEYS.process;
   if (path[2] === "resources") return KEYS.resources;
   if (path[2] === "stop") return KEYS.stop;
-  return KEYS.dependency;
+  if (path[2] === "edge") return routeKeysAt(path[4]);
+  return path.length > 4 ? routeKeysAt(path[4]) : KEYS.dependency;
 }
 
 function isVariable(path: Path): boolean {

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { parseDurationMs } from "../base/units.ts";
+import { EdgeMapping, EdgeText, callActions } from "./manifest-route.ts";
 import { Protocol } from "./mesh.ts";
 import { NAME_PATTERN, NAME_RULE } from "./names.ts";
 
@@ -9,7 +10,7 @@ import { NAME_PATTERN, NAME_RULE } from "./names.ts";
  * Values are kept as written; resolve.ts turns them into a release.
  */
 
-export const LIMITS = { services: 500, dependencies: 200, variables: 1_000, hosts: 50 } as const;
+export const LIMITS = { services: 500, dependencies: 200, variables: 1_000, hosts: 200 } as const;
 
 const name = z.string({ error: `must be a name: ${NAME_RULE}` }).regex(NAME_PATTERN, `must be ${NAME_RULE}`);
 
@@ -81,6 +82,7 @@ export const DependencyMapping = z.strictObject(
       )
       .optional()
       .describe("An external host and port: declared egress."),
+    ...callActions,
   },
   { error: "must be a local port, like 7001, or a mapping with `port`" },
 );
@@ -96,12 +98,6 @@ const dependencyKey = z
 const HEALTH_RULE = 'must be an HTTP path like "/healthz", or `tcp`';
 const INSTANCES_RULE = "must be a whole number from 0 to 1000";
 const instances = z.int({ error: INSTANCES_RULE }).min(0, INSTANCES_RULE).max(1000, INSTANCES_RULE);
-
-const EDGE_RULE =
-  'must be a public host name, lower case, with a path if wanted, like "shop.localhost" or "shop.localhost/api"';
-/** `host`, `*.host` or either with a path. */
-export const EDGE_PATTERN =
-  /^(?:\*\.)?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?){0,20}(?:\/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,200})?$/;
 
 const CPU_RULE = "must be a number of cores above 0, like 0.5, at most 1024";
 const MEMORY_RULE = "must be a size like 256MiB or 1GiB";
@@ -147,12 +143,12 @@ export const ProcessSpec = z.strictObject(
     resources: ResourcesSpec.optional(),
     environment: environment.optional(),
     edge: z
-      .array(z.string({ error: EDGE_RULE }).regex(EDGE_PATTERN, EDGE_RULE), {
+      .array(z.union([EdgeText, EdgeMapping], { error: "must be a host name, or a mapping with `host`" }), {
         error: "must be a list of public host names, like [shop.localhost]",
       })
-      .max(LIMITS.hosts, `has more than ${LIMITS.hosts} host names`)
+      .max(LIMITS.hosts, `has more than ${LIMITS.hosts} entries`)
       .optional()
-      .describe("Public host names, host/path allowed."),
+      .describe("Public host names, host/path allowed; or mappings that say more."),
     dependencies: z
       .record(
         dependencyKey,

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { RouteActions, RouteMatch } from "./route.ts";
 
 /**
  * What a proxy is told: the mesh as far as it concerns that proxy. Terms follow Envoy's glossary.
@@ -101,6 +102,8 @@ export const Edge = z.strictObject({
   protocol: Protocol,
   /** Name of the cluster. */
   cluster: z.string().min(1),
+  /** What happens to its requests on their way; absent, as nearly always: nothing, and it costs nothing. */
+  actions: RouteActions.optional(),
 });
 export type Edge = z.infer<typeof Edge>;
 
@@ -109,9 +112,16 @@ export const PublicRoute = z.strictObject({
   id: z.string().min(1),
   /** Lower case, without port: `shop.localhost`, or `*.shop.example` for one label more. */
   host: z.string().min(1),
-  /** `/` or a prefix that ends at a segment: `/api` matches `/api` and `/api/x`, never `/apiary`. */
+  /**
+   * `/` or a prefix that ends at a segment: `/api` matches `/api` and `/api/x`, never `/apiary`. With `match.kind` an
+   * exact path or a pattern.
+   */
   path: z.string().startsWith("/").default("/"),
+  /** Absent: every request to this host and prefix. */
+  match: RouteMatch.optional(),
   cluster: z.string().min(1),
+  /** What happens to its requests on their way; absent, as nearly always: nothing, and it costs nothing. */
+  actions: RouteActions.optional(),
 });
 export type PublicRoute = z.infer<typeof PublicRoute>;
 

@@ -1,6 +1,7 @@
 import { formatBytes, formatDuration } from "../base/units.ts";
 import type { Plan } from "./api.ts";
-import type { Release, ReleaseDependency, ReleaseService } from "./release.ts";
+import type { EdgeRoute, Release, ReleaseDependency, ReleaseService } from "./release.ts";
+import { actionTexts, matchText } from "./route.ts";
 import { specText, type ReleaseContent } from "./resolve.ts";
 import type { HealthCheck, ImageRef, RunSpec } from "./run-spec.ts";
 
@@ -117,6 +118,7 @@ function policyDifferences(
     ],
     ["retries", ({ retriesMax }) => textOf(retriesMax)],
     ["address", ({ address }) => address],
+    ["actions", ({ actions }) => (actions === undefined ? undefined : actionTexts(actions).join("; "))],
   ];
   return rows.flatMap(([field, read]) => {
     const [old, current] = [texts(before, read), texts(after, read)];
@@ -209,8 +211,10 @@ function difference(field: string, before: string | undefined, after: string | u
   return [`${field}: ${before ?? "(none)"} → ${after ?? "(none)"}`];
 }
 
-function edgeText({ host, path }: { host: string; path: string }): string {
-  return path === "/" ? host : `${host}${path}`;
+function edgeText({ host, path, match, actions }: EdgeRoute): string {
+  const where = path === "/" ? host : `${host}${path}`;
+  const more = [matchText(match), ...actionTexts(actions)].filter((text) => text !== "");
+  return more.length === 0 ? where : `${where} (${more.join("; ")})`;
 }
 
 function healthText(health: HealthCheck): string {

@@ -1,9 +1,15 @@
 import { z } from "zod";
 import { Name } from "./names.ts";
+import { RouteActions, RouteMatch } from "./route.ts";
 import { RunSpec } from "./run-spec.ts";
 
 /** A public host and path of a service, as the manifest's `edge:` says. */
-export const EdgeRoute = z.strictObject({ host: z.string(), path: z.string().startsWith("/") });
+export const EdgeRoute = z.strictObject({
+  host: z.string(),
+  path: z.string().startsWith("/"),
+  match: RouteMatch.optional(),
+  actions: RouteActions.optional(),
+});
 export type EdgeRoute = z.infer<typeof EdgeRoute>;
 
 /** One declared dependency, resolved: which cluster answers on which local port. */
@@ -17,6 +23,7 @@ export const ReleaseDependency = z.strictObject({
   optional: z.boolean(),
   requestTimeoutMs: z.int().optional(),
   retriesMax: z.int().optional(),
+  actions: RouteActions.optional(),
 });
 export type ReleaseDependency = z.infer<typeof ReleaseDependency>;
 

@@ -3,9 +3,9 @@ import { canonicalJson, sha256 } from "./canonical.ts";
 import { fillTemplate, type Gear } from "./gear.ts";
 import { imageDigest } from "./image.ts";
 import type { AuxiliarySpec, DependencyMapping, Manifest, ProcessSpec } from "./manifest.ts";
-import { parseEdge } from "./manifest-check.ts";
 import type { Protocol } from "./mesh.ts";
 import { parseServiceAddress, serviceAddress } from "./names.ts";
+import { dependencyActionsOf, edgeRouteOf } from "./resolve-route.ts";
 import type { Release, ReleaseDependency, ReleaseService } from "./release.ts";
 import type { DependencySpec, HealthCheck, ImageRef, RunSpec } from "./run-spec.ts";
 
@@ -127,7 +127,7 @@ function resolveProcess(name: string, spec: ProcessSpec, input: ResolveInput): R
       },
     },
     instances: spec.instances ?? 1,
-    edge: (spec.edge ?? []).map(parseEdge),
+    edge: (spec.edge ?? []).map(edgeRouteOf),
     dependencies: dependencies.map(({ declared }) => declared),
   };
 }
@@ -182,6 +182,7 @@ function resolveDependency(
     mapping.address === undefined ? offerOf(target, input) : { protocol: "tcp" as const, url: undefined };
   const protocol = mapping.protocol ?? offered.protocol;
   const optional = mapping.optional ?? false;
+  const actions = dependencyActionsOf(mapping);
   const declared: ReleaseDependency = {
     name,
     port: mapping.port,
@@ -193,6 +194,7 @@ function resolveDependency(
       ? {}
       : { requestTimeoutMs: Math.round(parseDurationMs(mapping.timeout) ?? 0) }),
     ...(mapping.retries === undefined ? {} : { retriesMax: mapping.retries }),
+    ...(actions === undefined ? {} : { actions }),
   };
   const url = offered.url ?? plainUrl(protocol);
   return { spec: { name, port: mapping.port, protocol, optional, url }, declared };

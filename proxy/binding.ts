@@ -5,14 +5,17 @@ import { type EdgeStats, type EngineStats, RELEASES_MAX } from "./stats.ts";
 export class Binding {
   readonly from: string;
   readonly cluster: string;
+  /** Of the declared edge it stands for, `web.shop/api`; empty for a public route. */
+  readonly edgeId: string;
   /** One place in the deal of a split for each listener and cluster: exact for every consumer. */
   readonly split = new SmoothSplit();
   readonly #stats: EngineStats;
   readonly #byRelease = new Map<number, EdgeStats>();
   #last: EdgeStats | undefined;
 
-  constructor(from: string, cluster: string, stats: EngineStats) {
+  constructor(from: string, cluster: string, stats: EngineStats, edgeId = "") {
     this.from = from;
+    this.edgeId = edgeId;
     this.cluster = cluster;
     this.#stats = stats;
   }

@@ -1,3 +1,7 @@
+import { type Answer, answerHead } from "./actions/answer.ts";
+import type { CompiledActions } from "./actions/compile.ts";
+import { editResponse } from "./actions/header-edits.ts";
+import { actOnRequest } from "./actions/request.ts";
 import { Attempt } from "./attempt.ts";
 import type { Binding } from "./binding.ts";
 import { Choice } from "./choice.ts";
@@ -6,7 +10,7 @@ import type { EngineContext } from "./context.ts";
 import type { Timed } from "./deadlines.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "./failure.ts";
 import { recordExchange } from "./finish.ts";
-import { RequestHead } from "./http1/request-head.ts";
+import { BODY, RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
 import type { Waiter } from "./mesh.ts";
 import { ReplayBody } from "./replay.ts";
@@ -40,6 +44,8 @@ export class Exchange implements Timed, Waiter {
   reason: FailureCode | "" = "";
   binding: Binding | undefined;
   requestId = "";
+  /** What the client wrote, when the request is sent on with another target; else empty. */
+  clientTarget = "";
   upgraded = false;
   /** The whole request has come in. */
   requestComplete = false;
@@ -52,6 +58,8 @@ export class Exchange implements Timed, Waiter {
   #requestDueMs = Infinity;
   #phaseDueMs = Infinity;
   #staleRetried = false;
+  /** Of its route or declared edge; undefined for nearly all. */
+  #actions: CompiledActions | undefined;
   /** The time while the read is handled that the request came in with; else 0. */
   #readMs = 0;
   readonly #body = new ReplayBody();
@@ -84,6 +92,7 @@ export class Exchange implements Timed, Waiter {
     this.reason = "";
     this.#attempt.endpoint = undefined;
     this.upgraded = false;
+    this.clientTarget = "";
     this.requestComplete = last;
     this.requestId = this.request.requestId === "" ? this.context.newRequestId() : this.request.requestId;
     this.#responseStarted = false;
@@ -95,8 +104,10 @@ export class Exchange implements Timed, Waiter {
     this.#body.begin(bytes, from, to);
     this.#readMs = nowMs;
     this.binding = this.origin.binding;
-    this.binding ??= this.#route();
-    if (this.binding !== undefined) this.#dispatch();
+    if (this.binding === undefined) this.binding = this.#route();
+    else this.#actions = this.context.mesh.actionsOf(this.binding);
+    if (this.binding !== undefined && (this.#actions === undefined || this.#act(this.#actions)))
+      this.#dispatch();
     this.#readMs = 0;
     this.#body.keep();
     if (!this.#attempt.open && this.active && !last) this.#downstream.pauseBody();
@@ -168,7 +179,9 @@ export class Exchange implements Timed, Waiter {
     this.status = head.status;
     this.bytesOut = to - from;
     if (last) this.#attempt.letGo();
-    const flowing = this.#downstream.respond(head, this.#choice.setCookie, bytes, from, to, last);
+    const edits = this.#actions?.responseHeaders;
+    const told = edits === undefined ? head : editResponse(head, edits);
+    const flowing = this.#downstream.respond(told, this.#choice.setCookie, bytes, from, to, last);
     if (last) return this.#finish();
     if (!flowing) this.#attempt.pause();
     this.#phaseDueMs = nowMs + this.context.limits.bodyStallTimeoutMs;
@@ -262,12 +275,13 @@ export class Exchange implements Timed, Waiter {
   }
 
   #route(): Binding | undefined {
+    this.#actions = undefined;
     const { target, host } = this.request;
     if (isAmbiguousPath(target)) {
       this.#fail("bad_target", "the path has dot segments or backslashes");
       return undefined;
     }
-    const route = matchRoute(this.context.mesh.routes, host, target);
+    const route = matchRoute(this.context.mesh.routes, this.request);
     if (route === undefined && this.context.mesh.epoch === 0) {
       this.#fail("no_configuration", "this proxy has no configuration yet");
       return undefined;
@@ -276,7 +290,41 @@ export class Exchange implements Timed, Waiter {
       this.#fail("no_route", `no route for ${host}${target.split("?")[0]}`);
       return undefined;
     }
+    this.#actions = route.actions;
     return this.origin.bindingTo(route.cluster);
+  }
+
+  /** What its route does before anybody is asked. False: it has been answered. */
+  #act(actions: CompiledActions): boolean {
+    const { request } = this;
+    const { target } = request;
+    const verdict = actOnRequest(actions, request, this.context.limits.targetBytesMax);
+    if (request.target !== target) this.clientTarget = target;
+    switch (verdict.kind) {
+      case "go":
+        return true;
+      case "bad":
+        this.#fail("bad_target", verdict.what);
+        return false;
+      case "answer":
+        this.#answer(verdict.answer);
+        return false;
+    }
+  }
+
+  /** Answers without asking anybody. */
+  #answer(answer: Answer): void {
+    const { body, status } = answer;
+    const edits = this.#actions?.responseHeaders;
+    const own = answerHead(answer);
+    const head = edits === undefined ? own : editResponse(own, edits);
+    const length = this.request.method === "HEAD" || head.body === BODY.none ? 0 : body.length;
+    this.status = status;
+    this.reason = answer.reason;
+    this.bytesOut = length;
+    this.#responseStarted = true;
+    this.#downstream.respond(head, "", body, 0, length, true);
+    this.#finish();
   }
 
   /** Finds an endpoint, or waits for one within bounds. */

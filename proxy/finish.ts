@@ -17,7 +17,7 @@ export function recordExchange(exchange: Exchange): void {
     listener: origin.id,
     kind: exchange.upgraded ? "upgrade" : "http",
     method: request.method,
-    path: request.target,
+    path: exchange.clientTarget === "" ? request.target : exchange.clientTarget,
     host: request.host,
     from: origin.from,
     cluster: binding?.cluster ?? "",

@@ -46,7 +46,10 @@ export class Listener implements ExchangeOrigin {
     this.from = spec.kind === "edge" ? "edge" : spec.from;
     this.context = context;
     this.trustsForwarded = spec.kind === "local";
-    this.binding = spec.kind === "local" ? new Binding(spec.from, spec.cluster, context.stats) : undefined;
+    this.binding =
+      spec.kind === "local"
+        ? new Binding(spec.from, spec.cluster, context.stats, `${spec.from}/${spec.dependency}`)
+        : undefined;
     this.#spec = spec;
     this.#hopFields = `x-gilliam-from: ${this.from}\r\nvia: 1.1 ${context.name}\r\n`;
     this.#server = net.createServer();

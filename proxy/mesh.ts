@@ -1,5 +1,9 @@
 import type { Log } from "../base/log.ts";
-import type { MeshConfig, ProxyReport } from "../model/mesh.ts";
+import type { MeshConfig, ProxyReport, PublicRoute } from "../model/mesh.ts";
+import { routeKey, sameRequests } from "../model/route.ts";
+import { type CompiledActions, compileActions } from "./actions/compile.ts";
+import { problemOfActions } from "./actions/problems.ts";
+import type { Binding } from "./binding.ts";
 import { ClusterState, type ClusterEvents, type EndpointState } from "./cluster.ts";
 import type { DeadlineWheel, Timed } from "./deadlines.ts";
 import { type RouteTable, buildRoutes } from "./routing.ts";
@@ -23,18 +27,25 @@ export function problemOf(config: MeshConfig): string | undefined {
     if (releases.size !== cluster.split.length)
       return `the split of cluster "${cluster.name}" names a release twice`;
   }
-  const routes = new Set<string>();
-  for (const { id, host, path, cluster } of config.routes) {
+  const routes = new Map<string, PublicRoute[]>();
+  for (const route of config.routes) {
+    const { id, host, path, cluster, actions } = route;
     if (!clusters.has(cluster)) return `route "${id}" leads to cluster "${cluster}", which is not there`;
     if (!/^(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$|^\[[0-9a-f:.]+\]$/.test(host)) {
       return `route "${id}" has the host "${host}"; allowed are lower-case names, *.name and addresses`;
     }
-    const key = `${host} ${path}`;
-    if (routes.has(key)) return `two routes serve ${host}${path}, the second is "${id}"`;
-    routes.add(key);
+    const key = routeKey(route);
+    const rivals = routes.get(key) ?? [];
+    if (rivals.some((other) => sameRequests(other, route)))
+      return `two routes serve ${host}${path}, the second is "${id}"`;
+    routes.set(key, [...rivals, route]);
+    const problem = actions && problemOfActions(actions);
+    if (problem !== undefined) return `route "${id}": ${problem}`;
   }
-  for (const { id, cluster } of config.edges) {
+  for (const { id, cluster, actions } of config.edges) {
     if (!clusters.has(cluster)) return `edge "${id}" leads to cluster "${cluster}", which is not there`;
+    const problem = actions && problemOfActions(actions);
+    if (problem !== undefined) return `edge "${id}": ${problem}`;
   }
   return undefined;
 }
@@ -44,6 +55,8 @@ export class Mesh implements ClusterEvents {
   epoch = 0;
   clusters: ReadonlyMap<string, ClusterState> = new Map();
   routes: RouteTable = buildRoutes([]);
+  /** By the id of a declared edge; the few that have any. */
+  #edgeActions: ReadonlyMap<string, CompiledActions> = new Map();
   readonly #log: Log;
   readonly #stats: EngineStats;
   readonly #wheel: DeadlineWheel;
@@ -73,11 +86,21 @@ export class Mesh implements ClusterEvents {
     this.epoch = config.epoch;
     this.clusters = clusters;
     this.routes = buildRoutes(config.routes);
+    this.#edgeActions = new Map(
+      config.edges.flatMap(({ id, actions }) =>
+        actions === undefined ? [] : [[id, compileActions(actions, "prefix", "/")]],
+      ),
+    );
     for (const endpoint of removed) {
       endpoint.closeIdle();
       if (endpoint.inFlight > 0) this.#leaving.add(endpoint);
     }
     for (const name of Array.from(this.#waiting.keys())) this.wake(name);
+  }
+
+  /** What happens to the requests of a declared edge on their way. */
+  actionsOf(binding: Binding): CompiledActions | undefined {
+    return this.#edgeActions.size === 0 ? undefined : this.#edgeActions.get(binding.edgeId);
   }
 
   busy(): ProxyReport["busy"] {

@@ -62,8 +62,10 @@ export function routeColumns(): Column<RouteView>[] {
   return [
     { title: "HOST", cell: ({ host }) => host },
     { title: "PATH", cell: ({ path }) => path },
+    { title: "ONLY", cell: ({ match }) => match ?? "", widthMin: 8, drop: 1 },
     { title: "SERVICE", cell: ({ service }) => service },
     { title: "RELEASES", cell: ({ split }) => splitText(split), widthMin: 20 },
+    { title: "DOES", cell: ({ actions }) => printable((actions ?? []).join("; ")), widthMin: 20, drop: 2 },
   ];
 }
 

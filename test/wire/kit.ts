@@ -160,6 +160,7 @@ export interface Rig extends AsyncDisposable {
 export interface RigOptions {
   readonly clusters?: unknown[];
   readonly routes?: unknown[];
+  readonly edges?: unknown[];
   readonly listener?: ListenerSpec;
   readonly limits?: Partial<EngineLimits>;
   readonly clock?: Clock;
@@ -181,7 +182,7 @@ export async function rig(ports: readonly number[], options: RigOptions = {}): P
     MeshConfig.parse({
       epoch: 1,
       clusters: options.clusters ?? [cluster("web.shop", ports)],
-      edges: [],
+      edges: options.edges ?? [],
       routes: options.routes ?? [{ id: "r", host: "shop.test", path: "/", cluster: "web.shop" }],
     }),
   );
