@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { installPrograms } from "../bootstrap/packages.ts";
 import { messageOf, UserError } from "../base/errors.ts";
 import { type Outcome, readVitest } from "./run-outcome.ts";
+import { consulBinary } from "./tools/consul.ts";
 
 /** Runs the gate's steps and every suite one after the other, and adds up what came of them. */
 
@@ -49,7 +50,7 @@ async function main(args: readonly string[]): Promise<number> {
 }
 
 /**
- * System packages; nothing is fetched when all is there. Without a program that the tests only compare with, those tests
+ * System packages and a real Consul; nothing is fetched when all is there. Without a program that the tests only compare with, those tests
  * are skipped, by name.
  */
 function prepare(): Outcome {
@@ -61,6 +62,7 @@ function prepare(): Outcome {
   }
   try {
     installPrograms({ ...need, tests: true }, say);
+    consulBinary(); // Kept in the user's cache folder; fetched once.
     return { passed: 0, failures: [], skipped: [] };
   } catch (error) {
     return { passed: 0, failures: [], skipped: [`what needs other programs: ${explained(error)}`] };

@@ -159,8 +159,8 @@ test("a file left half made by a crash is made anew", async () => {
 test("a watcher further behind than deletions are remembered hears at once", async () => {
   const registry = openRegistry();
   const { revision } = await registry.list("a/");
-  for (let block = 0; block < 158; block++) {
-    const keys = Array.from({ length: 64 }, (_, at) => `b/${block * 64 + at}`);
+  for (let block = 0; block < 160; block++) {
+    const keys = Array.from({ length: 63 }, (_, at) => `b/${block * 63 + at}`);
     await registry.write(keys.map((key) => ({ kind: "set", key, value: 0 })));
     await registry.write(keys.map((key) => ({ kind: "delete", key })));
   }

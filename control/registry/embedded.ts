@@ -1,8 +1,19 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Clock } from "../../base/clock.ts";
 import { UserError } from "../../base/errors.ts";
+import { EmbeddedLocks } from "./embedded-locks.ts";
 import { checkKey, checkPrefix, checkRegistration, checkWrites } from "./limits.ts";
-import type { Entry, Listing, Registration, Registry, Write, WriteResult } from "./registry.ts";
+import type {
+  Entry,
+  Fence,
+  Listing,
+  Lock,
+  LockHolder,
+  Registration,
+  Registry,
+  Write,
+  WriteResult,
+} from "./registry.ts";
 import { MIGRATIONS, asUserError, isDiskFailure, openDatabase, rowSum } from "./sqlite.ts";
 
 export interface EmbeddedOptions {
@@ -34,6 +45,7 @@ export class EmbeddedRegistry implements Registry {
   readonly #waiters = new Set<Waiter>();
   /** Monotonic expiry of every registration, by `kind/id`. */
   readonly #expiresMs = new Map<string, number>();
+  readonly #locks: EmbeddedLocks;
   #failure: UserError | undefined;
   #closed = false;
 
@@ -45,10 +57,22 @@ export class EmbeddedRegistry implements Registry {
     this.#sql = Object.fromEntries(
       Object.entries(SQL).map(([name, text]) => [name, this.#database.prepare(text)]),
     ) as Record<keyof typeof SQL, StatementSync>;
+    this.#locks = new EmbeddedLocks((name, above) =>
+      this.#transaction(() => {
+        const counter = `lock/${name}`;
+        const token = Math.max(Number(this.#sql.counter.get(counter)?.["value"] ?? 0), above) + 1;
+        this.#sql.setCounter.run(counter, token);
+        return token;
+      }),
+    );
     // Nobody could renew while no control ran: each gets its whole time again, measured from now.
     for (const { kind, id, ttl_ms } of this.#sql.registrations.all()) {
       this.#expiresMs.set(`${String(kind)}/${String(id)}`, clock.nowMs() + Number(ttl_ms));
     }
+  }
+
+  get trouble(): string | undefined {
+    return this.#failure?.message;
   }
 
   async get(key: string): Promise<Entry | undefined> {
@@ -67,8 +91,9 @@ export class EmbeddedRegistry implements Registry {
     }));
   }
 
-  async write(writes: readonly Write[]): Promise<WriteResult> {
+  async write(writes: readonly Write[], fence?: Fence): Promise<WriteResult> {
     const texts = checkWrites(writes);
+    if (fence !== undefined) this.#locks.check(fence);
     const result = this.#transaction(() => this.#apply(writes, texts));
     if (result.ok) {
       for (const { prefix, wake } of this.#waiters) {
@@ -176,9 +201,23 @@ export class EmbeddedRegistry implements Registry {
     return found;
   }
 
+  async acquireLock(
+    name: string,
+    { value, above = 0, signal }: { value: unknown; above?: number; signal: AbortSignal },
+  ): Promise<Lock> {
+    checkKey(name);
+    return this.#locks.acquire(name, value, above, signal);
+  }
+
+  async lockHolder(name: string): Promise<LockHolder | undefined> {
+    checkKey(name);
+    return this.#guard(() => this.#locks.holder(name));
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#locks.close();
     for (const { wake } of this.#waiters) wake();
     this.#database.close();
   }
@@ -242,6 +281,8 @@ const SQL = {
   registration: "SELECT value, ttl_ms FROM registrations WHERE kind = ? AND id = ?",
   registrations: "SELECT kind, id, value, ttl_ms FROM registrations ORDER BY kind, id",
   register: "INSERT OR REPLACE INTO registrations (kind, id, value, ttl_ms) VALUES (?, ?, ?, ?)",
+  counter: "SELECT value FROM counters WHERE name = ?",
+  setCounter: "INSERT OR REPLACE INTO counters (name, value) VALUES (?, ?)",
   deregister: "DELETE FROM registrations WHERE kind = ? AND id = ?",
 } as const;
 

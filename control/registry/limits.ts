@@ -4,7 +4,8 @@ import type { Registration, Write } from "./registry.ts";
 /** The bounds of the port, checked alike by every adapter before anything is asked of a store. */
 export const KEY_LENGTH_MAX = 250;
 export const VALUE_BYTES_MAX = 512_000;
-export const WRITES_MAX = 64;
+/** A Consul transaction holds 64 operations, and one of them is the fence. */
+export const WRITES_MAX = 63;
 export const REGISTRATION_BYTES_MAX = 64_000;
 
 const KEY = /^[a-z0-9._-]+(?:\/[a-z0-9._-]+)*$/;
@@ -63,6 +64,15 @@ function jsonOf(value: unknown, what: string, bytesMax: number): string {
     code: "value_too_large",
     status: 413,
     next: "Make it smaller: shorter environment values, fewer services in one formation.",
+  });
+}
+
+/** A write whose leadership is over. */
+export function fenced(lock: string): UserError {
+  return new UserError(`This control no longer leads: the lock "${lock}" is not its own any more`, {
+    code: "fenced",
+    status: 409,
+    next: "Nothing was written. Ask again: another control leads now.",
   });
 }
 

@@ -2,7 +2,8 @@
  * Where desired state and registrations live. Two adapters keep these promises: `embedded` (SQLite, one machine)
  * and `consul`; test/contract/registry.contract.ts holds both to them.
  *
- * Keys are `/`-separated paths of `[a-z0-9._-]+`, at most 250 characters. Values are JSON, at most 512,000 bytes.
+ * Keys are `/`-separated paths of `[a-z0-9._-]+`, at most 250 characters; the same holds for names of locks. Values are
+ * JSON, at most 512,000 bytes.
  */
 export interface Entry {
   readonly key: string;
@@ -36,19 +37,47 @@ export interface Registration {
   readonly value: unknown;
 }
 
+/** Proof of a leadership, carried by every write of that leader: refused once somebody else has led. */
+export interface Fence {
+  readonly lock: string;
+  /** Grows with every acquisition of this lock; what executors and proxies compare. */
+  readonly token: number;
+  /** What the adapter tells holders apart by. */
+  readonly session: string;
+}
+
+export interface Lock {
+  readonly fence: Fence;
+  /** Aborted, with the reason, as soon as the lock is lost or nobody can say any more that it is held. */
+  readonly lost: AbortSignal;
+  /** Gives it back, so that others need not wait for the TTL. Never rejects; twice is no error. */
+  readonly release: () => Promise<void>;
+}
+
+/** Who holds a lock, for those who do not: where to send what only a leader may do. */
+export interface LockHolder {
+  readonly token: number;
+  readonly value: unknown;
+}
+
 export interface Registry {
   /** For people: "embedded (/var/lib/gilliam/registry.db)". */
   readonly description: string;
+  /** What keeps it from answering now, one sentence for people with what to do; undefined when all is well. */
+  readonly trouble: string | undefined;
   get(key: string): Promise<Entry | undefined>;
   list(prefix: string): Promise<Listing>;
   /**
-   * All of it or nothing, at most 64 writes; when it resolves `ok`, it survives kill -9 and power loss.
-   * @throws UserError "registry_full" (disk), "registry_unavailable", "value_too_large", "bad_key"; nothing was written.
+   * All of it or nothing, at most 63 writes; when it resolves `ok`, it survives kill -9 and power loss. With a `fence`
+   * it is written only while that leadership lasts, which is checked in the same step.
+   * @throws UserError "registry_full" (disk), "registry_unavailable", "value_too_large", "bad_key", "fenced"; nothing
+   * was written. After "registry_unavailable" by a lost connection it may have been: read again before deciding anew.
    */
-  write(writes: readonly Write[]): Promise<WriteResult>;
+  write(writes: readonly Write[], fence?: Fence): Promise<WriteResult>;
   /**
    * Resolves with the current listing when anything below `prefix` changed after `afterRevision`, or with the same
-   * revision after `timeoutMs`. May resolve early: an answer does not promise a change.
+   * revision after `timeoutMs`. May resolve early: an answer does not promise a change. Troubles of the connection are
+   * waited out: then the last listing known stands.
    */
   watch(
     prefix: string,
@@ -63,5 +92,15 @@ export interface Registry {
    * known, never that nobody could be asked; and callers still never stop anything because of it.
    */
   registrations(kind: Registration["kind"]): Promise<readonly Registration[]>;
+  /**
+   * Waits until this caller holds `name`; at most one holds it at a time. `value` is shown to the others, `above` is a
+   * token that the new one must exceed (a registry that was lost must not number backwards).
+   * Rejects with the signal's reason when aborted first; troubles of the connection are waited out.
+   */
+  acquireLock(
+    name: string,
+    options: { value: unknown; ttlMs: number; above?: number; signal: AbortSignal },
+  ): Promise<Lock>;
+  lockHolder(name: string): Promise<LockHolder | undefined>;
   close(): Promise<void>;
 }

@@ -10,16 +10,18 @@ describeRegistry("embedded", async () => {
   const path = join(folder, "registry.db");
   const clock = new ManualClock();
   let registry = new EmbeddedRegistry({ path, clock });
+  const reopen = async () => {
+    await registry.close();
+    registry = new EmbeddedRegistry({ path, clock });
+    return registry;
+  };
   return {
     registry,
     ttlMs: 10_000,
     ttlSlackMs: 0,
     advance: (byMs) => clock.advance(byMs),
-    reopen: async () => {
-      await registry.close();
-      registry = new EmbeddedRegistry({ path, clock });
-      return registry;
-    },
+    reopen,
+    loseLock: reopen, // Nothing but the end of its process takes it from a holder.
     cleanUp: async () => {
       await registry.close();
       rmSync(folder, { recursive: true });

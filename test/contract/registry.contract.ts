@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { Listing, Registry } from "../../control/registry/registry.ts";
+import type { Listing, Lock, Registry } from "../../control/registry/registry.ts";
 
 /** What an adapter brings so that it can be held to the promises of control/registry/registry.ts. */
 export interface RegistryUnderTest {
   registry: Registry;
   /** Lets time pass for registrations: winds a manual clock, or waits where the store has its own. */
   advance(byMs: number): Promise<void>;
+  /** What takes a lock from a leader who was paused for too long, however this store does it. */
+  loseLock(lock: Lock): Promise<Registry>;
   /** The same state through a new connection, as after a restart of control. */
   reopen(): Promise<Registry>;
   cleanUp(): Promise<void>;
@@ -138,8 +140,8 @@ export function describeRegistry(name: string, open: () => Promise<RegistryUnder
         });
       });
 
-      test("64 writes are one transaction, 65 are refused whole", async () => {
-        const writes = Array.from({ length: 65 }, (_, at) => ({
+      test("63 writes are one transaction, 64 are refused whole", async () => {
+        const writes = Array.from({ length: 64 }, (_, at) => ({
           kind: "set" as const,
           key: `many/${at}`,
           value: at,
@@ -147,7 +149,7 @@ export function describeRegistry(name: string, open: () => Promise<RegistryUnder
         await expect(registry.write(writes)).rejects.toMatchObject({ code: "too_many_writes" });
         expect((await registry.list("many/")).entries).toEqual([]);
         expect((await registry.write(writes.slice(1))).ok).toBe(true);
-        expect((await registry.list("many/")).entries).toHaveLength(64);
+        expect((await registry.list("many/")).entries).toHaveLength(63);
       });
 
       test("a key named twice in one transaction is refused", async () => {
@@ -263,6 +265,112 @@ export function describeRegistry(name: string, open: () => Promise<RegistryUnder
         await expect(registry.register({ ...host, id: "a/b" }, under.ttlMs)).rejects.toMatchObject({
           code: "bad_key",
         });
+      });
+    });
+
+    describe("locks", () => {
+      const acquire = (value: unknown, above?: number) =>
+        registry.acquireLock("leader", {
+          value,
+          ttlMs: under.ttlMs,
+          signal: patient.signal,
+          ...(above === undefined ? {} : { above }),
+        });
+      const write = (value: unknown) => [{ kind: "set", key: "led", value }] as const;
+
+      test("one holds it, the next gets it when it is released, with a greater token", async () => {
+        expect(await registry.lockHolder("leader")).toBeUndefined();
+        const first = await acquire({ url: "http://a" });
+        expect(await registry.lockHolder("leader")).toEqual({
+          token: first.fence.token,
+          value: { url: "http://a" },
+        });
+        let got = false;
+        const second = acquire({ url: "http://b" }).then((lock) => {
+          got = true;
+          return lock;
+        });
+        await registry.write([{ kind: "set", key: "between", value: 1 }]);
+        expect(got).toBe(false);
+        await first.release();
+        await first.release();
+        expect(first.lost.aborted).toBe(true);
+        const { fence, release } = await second;
+        expect(fence.token).toBeGreaterThan(first.fence.token);
+        expect((await registry.lockHolder("leader"))?.value).toEqual({ url: "http://b" });
+        await release();
+        expect(await registry.lockHolder("leader")).toBeUndefined();
+      });
+
+      test("two locks do not wait for each other", async () => {
+        const leader = await acquire(1);
+        const other = await registry.acquireLock("other", { ...patient, value: 2, ttlMs: under.ttlMs });
+        await Promise.all([leader.release(), other.release()]);
+      });
+
+      test("an aborted wait rejects with its reason and takes nothing", async () => {
+        const lock = await acquire(1);
+        const stop = new AbortController();
+        const waiting = registry.acquireLock("leader", {
+          value: 2,
+          ttlMs: under.ttlMs,
+          signal: stop.signal,
+        });
+        stop.abort(new Error("enough"));
+        await expect(waiting).rejects.toThrow("enough");
+        await lock.release();
+        await (await acquire(3)).release();
+      });
+
+      test("a leader's writes are written, all or nothing as ever", async () => {
+        const { fence, release } = await acquire(1);
+        expect((await registry.write(write("a"), fence)).ok).toBe(true);
+        const stale = { kind: "set", key: "led", value: "b", ifRevision: 0 } as const;
+        expect(await registry.write([stale], fence)).toEqual({ ok: false, key: "led" });
+        const many = Array.from({ length: 63 }, (_, at) => ({
+          kind: "set" as const,
+          key: `many/${at}`,
+          value: at,
+        }));
+        expect((await registry.write(many, fence)).ok).toBe(true);
+        await release();
+      });
+
+      test("a paused leader's writes are refused whole, before and after somebody else leads", async () => {
+        const old = await acquire("old");
+        await registry.write(write("by the old one"), old.fence);
+        registry = await under.loseLock(old);
+        const late = [...write("too late"), { kind: "set", key: "other", value: 1 } as const];
+        await expect(registry.write(late, old.fence)).rejects.toMatchObject({ code: "fenced" });
+        const fresh = await acquire("new");
+        expect(fresh.fence.token).toBeGreaterThan(old.fence.token);
+        await expect(registry.write(late, old.fence)).rejects.toMatchObject({ code: "fenced" });
+        expect((await registry.get("led"))?.value).toBe("by the old one");
+        expect(await registry.get("other")).toBeUndefined();
+        expect((await registry.write(write("by the new one"), fresh.fence)).ok).toBe(true);
+        await fresh.release();
+        await expect(registry.write(late, fresh.fence)).rejects.toMatchObject({ code: "fenced" });
+      });
+
+      test("a leader that lost its lock is told", async () => {
+        const { lost } = await (async () => {
+          const lock = await acquire(1);
+          registry = await under.loseLock(lock);
+          return lock;
+        })();
+        if (!lost.aborted) {
+          await new Promise((resolve) => lost.addEventListener("abort", resolve, { once: true }));
+        }
+        expect(lost.aborted).toBe(true);
+      });
+
+      test("a token is above what the caller knows of", async () => {
+        const { fence, release } = await acquire(1, 1_000);
+        expect(fence.token).toBeGreaterThan(1_000);
+        await release();
+        const next = await acquire(1, 5);
+        expect(next.fence.token).toBeGreaterThan(fence.token);
+        await next.release();
       });
     });
 
