@@ -23,7 +23,7 @@ test("only root needs what isolates instances, only the shop needs Python", () =
 });
 
 test("what the tests compare with is asked for by the tests alone", () => {
-  using path = folderWith("flock", "haproxy");
+  using path = folderWith("flock", "haproxy", "openssl", "curl");
   const need = { isRoot: false, shop: false, path: path.folder };
   expect(missingPrograms({ ...need, tests: true })).toEqual([
     { program: "nginx", debian: "nginx-light", need: "tests" },

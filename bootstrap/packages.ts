@@ -12,6 +12,8 @@ const PROGRAMS = [
   { program: "python3", debian: "python3", need: "shop" },
   { program: "nginx", debian: "nginx-light", need: "tests" },
   { program: "haproxy", debian: "haproxy", need: "tests" },
+  { program: "openssl", debian: "openssl", need: "tests" },
+  { program: "curl", debian: "curl", need: "tests" },
 ] as const;
 
 /** Keeps packages that bring a server from starting it: the tests start their own (Debian policy manual, 9.3.3.1). */

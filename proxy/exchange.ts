@@ -281,6 +281,11 @@ export class Exchange implements Timed, Waiter {
       this.#fail("bad_target", "the path has dot segments or backslashes");
       return undefined;
     }
+    const { secured } = this.#downstream;
+    if (secured !== undefined && !secured.covers(host)) {
+      this.#fail("misdirected", `the certificate of this connection is not for ${host}`);
+      return undefined;
+    }
     const route = matchRoute(this.context.mesh.routes, this.request);
     if (route === undefined && this.context.mesh.epoch === 0) {
       this.#fail("no_configuration", "this proxy has no configuration yet");

@@ -15,6 +15,7 @@ export const STATUS_BY_CODE = {
   body_timeout: 408,
   target_too_long: 414,
   expectation_failed: 417,
+  misdirected: 421, // Not for this connection: its certificate names others, or its scheme is not the connection's.
   head_too_large: 431,
   client_gone: 499, // nginx's "client closed request"; only logs see it.
   internal: 500,
@@ -44,6 +45,7 @@ const PHRASES: Record<number, string> = {
   408: "Request Timeout",
   414: "URI Too Long",
   417: "Expectation Failed",
+  421: "Misdirected Request",
   431: "Request Header Fields Too Large",
   499: "Client Closed Request",
   500: "Internal Server Error",
@@ -73,6 +75,8 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   body_timeout: "Send the body without long pauses.",
   target_too_long: "Put long data into the body.",
   expectation_failed: "Send `Expect: 100-continue` or nothing.",
+  misdirected:
+    "Ask again on a connection of its own; the host needs a certificate (see `tls` in proxy/README.md).",
   head_too_large: "Send fewer or shorter header fields and cookies.",
   client_gone: "",
   internal: "See the proxy's log and report it: this is a fault in Gilliam.",

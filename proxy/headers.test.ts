@@ -22,5 +22,7 @@ test.for([
 });
 
 test("an IPv4 client of a dual-stack listener is named by its IPv4 address", () => {
-  expect(edgeHopFields("::ffff:10.1.2.3")).toBe("x-forwarded-for: 10.1.2.3\r\nx-forwarded-proto: http\r\n");
+  expect(edgeHopFields("::ffff:10.1.2.3", "http")).toBe(
+    "x-forwarded-for: 10.1.2.3\r\nx-forwarded-proto: http\r\n",
+  );
 });

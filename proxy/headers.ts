@@ -21,9 +21,9 @@ export function upstreamHeadText(
 }
 
 /** What the edge tells upstreams about a client, whatever the client claimed. */
-export function edgeHopFields(peerAddress: string): string {
+export function edgeHopFields(peerAddress: string, scheme: "http" | "https"): string {
   const address = peerAddress.startsWith("::ffff:") ? peerAddress.slice(7) : peerAddress;
-  return `x-forwarded-for: ${address}\r\nx-forwarded-proto: http\r\n`;
+  return `x-forwarded-for: ${address}\r\nx-forwarded-proto: ${scheme}\r\n`;
 }
 
 /** `framing` and `connection` lines come from whoever sends it. */

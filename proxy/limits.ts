@@ -11,6 +11,10 @@ export interface EngineLimits {
   readonly targetBytesMax: number;
   /** Open downstream connections of one listener; beyond, a new one is answered 503 and closed. */
   readonly connectionsPerListenerMax: number;
+  /** From the acceptance of a TLS connection to the end of its handshake. */
+  readonly tlsHandshakeTimeoutMs: number;
+  /** TLS handshakes under way at once, over all listeners; beyond, a new connection is closed. */
+  readonly tlsHandshakesMax: number;
   /** From a connection's or request's first byte to the end of its head; against slow clients. */
   readonly headTimeoutMs: number;
   /** Without a byte of a body in the direction that is awaited, request or response. */
@@ -40,6 +44,8 @@ export const DEFAULT_LIMITS: EngineLimits = {
   headFieldsMax: 128,
   targetBytesMax: 8 * 1024,
   connectionsPerListenerMax: 10_000,
+  tlsHandshakeTimeoutMs: 10_000,
+  tlsHandshakesMax: 1_000,
   headTimeoutMs: 10_000,
   bodyStallTimeoutMs: 30_000,
   downstreamIdleTimeoutMs: 75_000,

@@ -5,7 +5,13 @@ import type { EngineListener, ListenSource, ListenerSpec } from "./engine.ts";
 import type { ExchangeOrigin } from "./exchange.ts";
 import { edgeHopFields } from "./headers.ts";
 import { Http1Downstream } from "./http1/downstream.ts";
+import { Http2Downstream } from "./http2/downstream.ts";
 import { TcpSession } from "./tcp.ts";
+import { TlsHandshake } from "./tls/handshake.ts";
+import type { SecuredConnection } from "./tls/secured.ts";
+import type { TlsStream } from "./tls/stream.ts";
+import type { TlsTerminator } from "./tls/terminator.ts";
+import { Wire, type WireUser } from "./wire.ts";
 
 /** Whatever serves one accepted connection. */
 export interface Connection {
@@ -21,6 +27,15 @@ interface ServerWithHandle {
 }
 
 const BACKLOG = 4096;
+
+/** Of a wire until its connection takes it over, in the same call. */
+const NOBODY: WireUser = {
+  onConnected: () => undefined,
+  onBytes: () => undefined,
+  onEnd: () => undefined,
+  onDrain: () => undefined,
+  onClosed: () => undefined,
+};
 
 /** One listening socket and the connections it has accepted. */
 export class Listener implements ExchangeOrigin {
@@ -89,8 +104,33 @@ export class Listener implements ExchangeOrigin {
   }
 
   /** The lines that every request of a client gets. */
-  hopFieldsFor(peerAddress: string): string {
-    return this.kind === "edge" ? edgeHopFields(peerAddress) + this.#hopFields : this.#hopFields;
+  hopFieldsFor(peerAddress: string, secured = false): string {
+    if (this.kind === "local") return this.#hopFields;
+    return edgeHopFields(peerAddress, secured ? "https" : "http") + this.#hopFields;
+  }
+
+  /** The handshake is over: from here on it is a connection like others. */
+  serveSecured(
+    handshake: Connection,
+    stream: TlsStream,
+    secured: SecuredConnection,
+    client: string,
+    http2: boolean,
+  ): void {
+    let connection: Connection;
+    if (http2) {
+      const wire = Wire.accept(stream, NOBODY, this.context.onFault);
+      const hopFields = this.hopFieldsFor(client, true);
+      connection = new Http2Downstream(wire, this, client, hopFields, secured);
+    } else connection = new Http1Downstream(stream, this, client, secured);
+    this.replaceConnection(handshake, connection);
+  }
+
+  /** HTTP without TLS on a TLS port: says so, in the language it was asked in. */
+  refusePlain(handshake: Connection, handle: unknown, client: string): void {
+    const connection = new Http1Downstream(handle, this, client);
+    this.replaceConnection(handshake, connection);
+    connection.turnAway("bad_request", "this port speaks TLS, and the request came without");
   }
 
   /** A connection turned out to speak another protocol. */
@@ -155,10 +195,33 @@ export class Listener implements ExchangeOrigin {
       else session.begin();
       return;
     }
+    if (spec.kind === "edge" && spec.tls !== undefined) return this.#handshake(handle, spec.tls, crowded);
     const connection = new Http1Downstream(handle, this);
     this.#connections.add(connection);
     if (!crowded) return;
     const max = this.context.limits.connectionsPerListenerMax;
     connection.turnAway("too_many_connections", `this listener has ${max} open connections already`);
   }
+
+  #handshake(handle: unknown, terminator: TlsTerminator, crowded: boolean): void {
+    const { stats, limits, log } = this.context;
+    const served = terminator.fallback;
+    const busy = crowded || stats.tls.handshaking >= limits.tlsHandshakesMax;
+    if (busy || served === undefined) {
+      const reason = busy ? "too_many" : "no_certificate";
+      stats.downstreamConnections -= 1;
+      stats.tls.failed(reason);
+      log.debug({ code: reason, listener: this.id }, "no TLS handshake");
+      (handle as { close(): void }).close();
+      return;
+    }
+    this.#connections.add(new TlsHandshake(handle, this, terminator, served, addressOf(handle), undefined));
+  }
+}
+
+/** The peer's address of an accepted handle; empty when it is gone already. */
+function addressOf(handle: unknown): string {
+  const out: { address?: string } = {};
+  (handle as { getpeername(out: object): number }).getpeername(out);
+  return out.address ?? "";
 }

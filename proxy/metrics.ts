@@ -1,6 +1,7 @@
 import { type MetricsRegistry, type Sample, series } from "../base/metrics.ts";
 import type { EngineContext } from "./context.ts";
 import { type EdgeStats, LATENCY_BUCKETS } from "./stats.ts";
+import { registerTlsMetrics } from "./tls/metrics.ts";
 
 /** Shows what one engine counts. Nothing is copied before somebody scrapes. */
 export function registerEngineMetrics(
@@ -91,6 +92,7 @@ export function registerEngineMetrics(
     { name: "gilliam_epoch", help: "Epoch of the configuration in force.", type: "gauge" },
     () => [{ labels: {}, value: mesh.epoch }],
   );
+  registerTlsMetrics(registry, stats.tls);
 }
 
 function labelsOf({ from, to, release }: EdgeStats): Record<string, string | number> {

@@ -2,6 +2,7 @@ import type { Binding } from "./binding.ts";
 import type { FailureCode } from "./failure.ts";
 import type { RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
+import type { SecuredConnection } from "./tls/secured.ts";
 import type { Tunnel, TunnelEnd } from "./tunnel.ts";
 
 /** Where requests come from and answers go to: an HTTP/1.1 connection, or a stream of HTTP/2. */
@@ -9,6 +10,8 @@ export interface Downstream {
   readonly peerAddress: string;
   /** Lines this listener adds to every request. */
   readonly hopFields: string;
+  /** Of a TLS connection only. */
+  readonly secured: SecuredConnection | undefined;
   /** Sends a 1xx. */
   sendInterim(head: ResponseHead): void;
   /**

@@ -1,5 +1,6 @@
 import type { EdgeTraffic } from "../model/mesh.ts";
 import type { FailureCode } from "./failure.ts";
+import { TlsStats } from "./tls/stats.ts";
 
 /** Upper bounds of the latency histogram, in seconds. */
 export const LATENCY_BUCKETS = [
@@ -57,6 +58,7 @@ export class EngineStats {
   readonly edges = new Map<string, EdgeStats>();
   readonly refusals = new Map<FailureCode, number>();
   readonly ejections = new Map<string, number>();
+  readonly tls = new TlsStats();
   /** Requests and TCP connections being served. */
   inFlight = 0;
   downstreamConnections = 0;

@@ -20,7 +20,7 @@ export interface WireUser {
  * A TCP handle of Node, below `net.Socket`. Internal, and worth it: a receive buffer of our own on accepted sockets,
  * and writes that cost a system call and little else (a stream's `write` was 3 of 14 µs of a request).
  */
-interface TcpHandle {
+export interface TcpHandle {
   readStart(): number;
   readStop(): number;
   setNoDelay(on: boolean): void;
@@ -30,8 +30,17 @@ interface TcpHandle {
   readonly writeQueueSize: number;
 }
 
+/** A handle that speaks TLS (tls/stream.ts): the socket is made on `carrier`, writes go through the handle. */
+export interface SecuredHandle extends TcpHandle {
+  readonly carrier: object;
+  /** Set by the wire: TLS broke. */
+  onFailed: (code: string) => void;
+  /** Calls `run` when what was written so far is with the kernel. */
+  afterWrites(run: () => void): void;
+}
+
 /** What a handle calls back when a write had to wait for the kernel. */
-interface WriteRequest {
+export interface WriteRequest {
   oncomplete: (this: WriteRequest, status: number) => void;
   wire: Wire | undefined;
   /** Kept from the garbage collector until it is written. */
@@ -46,10 +55,15 @@ let spareRequest: WriteRequest | undefined;
 let WriteRequestClass: (new () => WriteRequest) | undefined;
 
 function newRequest(): WriteRequest {
-  WriteRequestClass ??= learnRequestClass();
-  const request = new WriteRequestClass();
+  const request = newWriteRequest();
   request.oncomplete = onWritten;
   return request;
+}
+
+/** A request that nothing is called of; for one write. */
+export function newWriteRequest(): WriteRequest {
+  WriteRequestClass ??= learnRequestClass();
+  return new WriteRequestClass();
 }
 
 /** Node does not export the class of write requests: a socket on a handle that does nothing shows one. */
@@ -100,13 +114,15 @@ export class Wire {
   #current: Buffer | undefined;
   #mayOwn = false;
   #filled = false;
+  #secured: SecuredHandle | undefined;
 
   /** Takes over an accepted handle. */
   static accept(handle: unknown, user: WireUser, onFault: (error: unknown) => void): Wire {
-    const tcp = handle as TcpHandle;
+    const tcp = handle as TcpHandle & Partial<SecuredHandle>;
     tcp.setNoDelay(true);
-    const wire = new Wire({ handle: handle as object }, user, onFault);
+    const wire = new Wire({ handle: tcp.carrier ?? tcp }, user, onFault);
     wire.#handle = tcp;
+    if (tcp.carrier !== undefined) wire.#secure(tcp as SecuredHandle);
     return wire;
   }
 
@@ -256,7 +272,8 @@ export class Wire {
 
   /** Sends the rest and then the end; the peer may go on sending. */
   end(): void {
-    this.#socket.end();
+    if (this.#secured === undefined) this.#socket.end();
+    else this.#secured.afterWrites(() => this.#socket.end());
   }
 
   /** Closes at once; what is queued is lost. */
@@ -266,7 +283,12 @@ export class Wire {
 
   /** Closes with a reset, so that the peer cannot take what it got for the whole. */
   reset(): void {
-    this.#socket.resetAndDestroy();
+    if (this.#secured === undefined) this.#socket.resetAndDestroy();
+    else {
+      // What `resetAndDestroy` does, which refuses every handle but plain TCP.
+      (this.#socket as unknown as { resetAndClosing: boolean }).resetAndClosing = true;
+      this.#socket.destroy();
+    }
   }
 
   /** A write that had to wait is done, or failed; only for the write's own callback. */
@@ -301,6 +323,14 @@ export class Wire {
     }
     this.user.onConnected();
     if (early !== undefined && this.#waiting === 0 && !this.closed) this.user.onDrain();
+  }
+
+  #secure(handle: SecuredHandle): void {
+    this.#secured = handle;
+    handle.onFailed = (code) => {
+      this.#error = code;
+      this.#socket.destroy();
+    };
   }
 
   #later(piece: string | Uint8Array): false {

@@ -5,6 +5,7 @@ import { downstreamHeadText } from "../headers.ts";
 import type { Downstream } from "../exchange.ts";
 import { recordRefusal } from "../finish.ts";
 import type { Listener } from "../listener.ts";
+import type { SecuredConnection } from "../tls/secured.ts";
 import { Http2Downstream, beginsLikeHttp2 } from "../http2/downstream.ts";
 import { forwardableTrailers, lastChunk } from "../trailers.ts";
 import { Tunnel, type TunnelEnd } from "../tunnel.ts";
@@ -32,6 +33,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   wheelTick = -1;
   readonly peerAddress: string;
   readonly hopFields: string;
+  readonly secured: SecuredConnection | undefined;
   readonly #listener: Listener;
   readonly #exchange: Exchange;
   readonly #wire: Wire;
@@ -56,12 +58,14 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   /** The client has ended its direction. */
   #ended = false;
 
-  constructor(handle: unknown, listener: Listener) {
+  /** `client` where its address is not the connection's; with `secured`, the handle is a TLS stream. */
+  constructor(handle: unknown, listener: Listener, client?: string, secured?: SecuredConnection) {
     const { context } = listener;
     this.#listener = listener;
     this.#wire = Wire.accept(handle, this, context.onFault);
-    this.peerAddress = this.#wire.peerAddress;
-    this.hopFields = listener.hopFieldsFor(this.peerAddress);
+    this.peerAddress = client ?? this.#wire.peerAddress;
+    this.secured = secured;
+    this.hopFields = listener.hopFieldsFor(this.peerAddress, secured !== undefined);
     this.#exchange = new Exchange(context, listener, this);
     this.#dueMs = context.clock.nowMs() + context.limits.headTimeoutMs;
     context.wheel.watch(this, this.#dueMs);
@@ -167,6 +171,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
       this.#closeAfter = true;
     if (unsized && request.minor === 0) this.#closeAfter = true;
     let hop = this.#chunkedResponse ? "transfer-encoding: chunked\r\n" : "";
+    if (this.secured !== undefined) hop += this.secured.hstsField;
     if (this.#closeAfter) hop += "connection: close\r\n";
     else if (request.minor === 0) hop += "connection: keep-alive\r\n";
     if (!head.hasDate) hop += this.#listener.context.dateField();
@@ -281,7 +286,8 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const end = parseRequestHead(bytes, at, to, request, context.limits, trustsForwarded);
     if (end === NEED_MORE) return this.#awaitHead(bytes, at, to);
     if (end === FAILED) {
-      if (at === 0 && !this.#served && beginsLikeHttp2(bytes, to)) return this.#becomeHttp2(bytes, to);
+      const mayBecome = at === 0 && !this.#served && this.secured === undefined; // Else ALPN decides.
+      if (mayBecome && beginsLikeHttp2(bytes, to)) return this.#becomeHttp2(bytes, to);
       this.#refuseConnection(request.failure, request.problem);
       return to;
     }
@@ -324,7 +330,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     this.#dueMs = Infinity;
     wheel.forget(this);
     wheel.forget(this.#exchange);
-    const successor = new Http2Downstream(this.#wire, this.#listener, this.hopFields);
+    const successor = new Http2Downstream(this.#wire, this.#listener, this.peerAddress, this.hopFields);
     this.#listener.replaceConnection(this, successor);
     successor.onBytes(bytes, to);
     return to;

@@ -5,6 +5,7 @@ import { recordRefusal } from "../finish.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "../failure.ts";
 import type { ResponseHead } from "../http1/response-head.ts";
 import type { Connection as ListenerConnection, Listener } from "../listener.ts";
+import type { SecuredConnection } from "../tls/secured.ts";
 import { forwardableTrailers } from "../trailers.ts";
 import { Tunnel, type TunnelEnd } from "../tunnel.ts";
 import type { Wire, WireUser } from "../wire.ts";
@@ -43,6 +44,7 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
   wheelTick = -1;
   readonly peerAddress: string;
   readonly hopFields: string;
+  readonly secured: SecuredConnection | undefined;
   readonly listener: Listener;
   readonly codec: Connection<Http2Exchange>;
   readonly #wire: Wire;
@@ -52,12 +54,19 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
   #lingerDueMs = Infinity;
   #closed = false;
 
-  /** Takes over a wire whose first bytes are the preface; they follow by `onBytes`. */
-  constructor(wire: Wire, listener: Listener, hopFields: string) {
+  /** Takes over a wire whose first bytes are the preface; they follow by `onBytes`. `secured`: ALPN chose it. */
+  constructor(
+    wire: Wire,
+    listener: Listener,
+    client: string,
+    hopFields: string,
+    secured?: SecuredConnection,
+  ) {
     const { context } = listener;
     this.listener = listener;
     this.hopFields = hopFields;
-    this.peerAddress = wire.peerAddress;
+    this.peerAddress = client;
+    this.secured = secured;
     this.#wire = wire;
     this.#idleSinceMs = context.clock.nowMs();
     wire.user = this;
@@ -172,6 +181,7 @@ class Http2Exchange implements Downstream {
   readonly exchange: Exchange;
   readonly peerAddress: string;
   readonly hopFields: string;
+  readonly secured: SecuredConnection | undefined;
   readonly #parent: Http2Downstream;
   #stream: Stream<Http2Exchange> | undefined;
   /** Request content is not taken now; octets already taken but not given back. */
@@ -186,6 +196,7 @@ class Http2Exchange implements Downstream {
     this.#parent = parent;
     this.peerAddress = parent.peerAddress;
     this.hopFields = parent.hopFields;
+    this.secured = parent.secured;
     this.exchange = new Exchange(parent.listener.context, parent.listener, this);
   }
 
@@ -199,6 +210,10 @@ class Http2Exchange implements Downstream {
     this.#earlyEnd = false;
     if (!readHttp2Request(head, endStream, request, context.limits, trustsForwarded, context.random)) {
       return this.#refuseHead(request.failure, request.problem, head);
+    }
+    if (this.#parent.listener.kind === "edge" && head.scheme !== this.#scheme) {
+      const problem = `:scheme is ${head.scheme} on a connection of ${this.#scheme}`;
+      return this.#refuseHead("misdirected", problem, head);
     }
     // The request of a tunnel is its head.
     const whole = endStream || request.upgrade !== "";
@@ -245,8 +260,9 @@ class Http2Exchange implements Downstream {
   ): boolean {
     const { codec, listener } = this.#parent;
     const date = head.hasDate ? "" : listener.context.dateField();
-    const plain = extraFields === "" && date === "";
-    const fields = fieldsOfLines(plain ? head.fields : head.fields + extraFields + date);
+    const own = this.secured === undefined ? extraFields : extraFields + this.secured.hstsField;
+    const plain = own === "" && date === "";
+    const fields = fieldsOfLines(plain ? head.fields : head.fields + own + date);
     codec.respond(this.#stream!, head.status, fields, last && to === from);
     return to === from || codec.sendData(this.#stream!, bytes, from, to, last);
   }
@@ -333,6 +349,10 @@ class Http2Exchange implements Downstream {
       if (stream.phase !== ENDED) this.#parent.codec.discard(stream);
     }
     this.#parent.release(this);
+  }
+
+  get #scheme(): string {
+    return this.secured === undefined ? "http" : "https";
   }
 
   /** A head that HTTP/2 allows and the engine does not: answered, but never an exchange. */
