@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { run } from "./processes.ts";
+import { run, startInteractive } from "./processes.ts";
 
 export interface Load {
   readonly requests: number;
@@ -95,14 +95,23 @@ export function parseSTime(out: string): Load {
   return { requests, perSecond: requests / seconds, failures: bytes > 100 ? 0 : requests };
 }
 
-/** One message under way on each of `connections` WebSocket connections. */
+/** One message under way on each of `connections` WebSocket connections. `begun` is called when all are open. */
 export async function echoOverWebSocket(
   core: string,
   port: number,
   connections: number,
   seconds: number,
+  begun: () => void,
 ): Promise<Load> {
-  return JSON.parse(await ownProgram(core, "websocket-clients.ts", [port, connections, seconds])) as Load;
+  const clients = startInteractive(core, ownCommand("websocket-clients.ts", [port, connections, seconds]));
+  try {
+    await clients.nextLine();
+    begun();
+    clients.ask();
+    return JSON.parse(await clients.nextLine()) as Load;
+  } finally {
+    clients.end();
+  }
 }
 
 export interface Latencies {

@@ -6,7 +6,7 @@ import { measure } from "./measure.ts";
 import type { Bench } from "./measure.ts";
 import { PEERS, installPeers, isInstalled, makeCertificate } from "./peers.ts";
 import type { Peer } from "./peers.ts";
-import { chooseCores } from "./processes.ts";
+import { chooseCores, preferOurs } from "./processes.ts";
 import type { Cores } from "./processes.ts";
 import { absentees, summarize, toHtml, toMarkdown } from "./report.ts";
 import type { Report, ScenarioReport } from "./report.ts";
@@ -24,6 +24,7 @@ A short look: --rounds 1 --seconds 1 --warm-up 0.
   --rounds N        rounds for each peer (default 5)
   --seconds N       length of a round (default 5)
   --warm-up N       seconds of load before each round (default 3)
+  --prefer          as root, take a larger share of a machine that others use, too
   --out DIR         where report.json, report.md and report.html go (default loadtest/results)
 `;
 
@@ -36,6 +37,7 @@ async function main(): Promise<void> {
       rounds: { type: "string", default: "5" },
       seconds: { type: "string", default: "5" },
       "warm-up": { type: "string", default: "3" },
+      prefer: { type: "boolean", default: false },
       out: { type: "string", default: path.join(import.meta.dirname, "results") },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -48,6 +50,7 @@ async function main(): Promise<void> {
   }
   const scenarios = SCENARIOS.filter(({ name }) => values.scenario?.includes(name) ?? true);
   needGenerators();
+  if (values.prefer) preferOurs();
   const asked = PEERS.filter(({ name }) => values.peer?.includes(name) ?? true);
   if (asked.some(({ name }) => /http-proxy|httpxy|undici/.test(name))) installPeers();
   const folder = mkdtempSync(path.join(tmpdir(), "gilliam-loadtest-"));

@@ -68,9 +68,13 @@ function measureOnce(scenario: Scenario, peer: Peer, bench: Bench, rate: number)
 }
 
 async function underLoad(kind: KindOf<"load">, bench: Bench, port: number, pid: number): Promise<Sample> {
-  if (bench.warmUpSeconds > 0) await kind.load(bench.cores.load, port, bench.warmUpSeconds);
-  const before = cpuMicroseconds(pid);
-  const load = await kind.load(bench.cores.load, port, bench.seconds);
+  let before = 0;
+  const begun = () => {
+    before = cpuMicroseconds(pid);
+  };
+  if (bench.warmUpSeconds > 0) await kind.load(bench.cores.load, port, bench.warmUpSeconds, begun);
+  begun();
+  const load = await kind.load(bench.cores.load, port, bench.seconds, begun);
   const used = cpuMicroseconds(pid) - before;
   const { perSecond, failures } = load;
   return { cpu: used / load.requests, perSecond, failures, residentMb: residentBytes(pid) / 1e6 };

@@ -25,7 +25,11 @@ export interface Scenario {
 
 export type Kind =
   /** As much as goes through. */
-  | { readonly name: "load"; load(core: string, port: number, seconds: number): Promise<Load> }
+  | {
+      readonly name: "load";
+      /** `begun` is called when what it counts begins, if that is later than the call. */
+      load(core: string, port: number, seconds: number, begun: () => void): Promise<Load>;
+    }
   /** At half of what `reference` can do, or of its own for a slower one. */
   | {
       readonly name: "latency";
@@ -173,7 +177,10 @@ export const SCENARIOS: readonly Scenario[] = [
     goals: [...cpuOver(1.1, "nginx"), ...cpuOver(0.25, "caddy", ...UPGRADING)],
     besides: ["haproxy"],
     figures: LOAD_FIGURES,
-    kind: { name: "load", load: (core, port, seconds) => echoOverWebSocket(core, port, 1_000, seconds) },
+    kind: {
+      name: "load",
+      load: (core, port, seconds, begun) => echoOverWebSocket(core, port, 1_000, seconds, begun),
+    },
   },
   {
     name: "latency",

@@ -2,8 +2,8 @@ import net from "node:net";
 import type { Load } from "./generators.ts";
 
 /**
- * node websocket-clients.ts PORT CONNECTIONS SECONDS: upgrades every connection, then keeps one message under way on
- * each, and prints one JSON object. A message is a masked text frame of 32 bytes and comes back as it was sent.
+ * node websocket-clients.ts PORT CONNECTIONS SECONDS: upgrades every connection and prints how many; after a line on
+ * standard input keeps one message under way on each, and prints one JSON object. A message is a masked text frame of 32 bytes and comes back as it was sent.
  */
 const [port, connections, seconds] = process.argv.slice(2).map(Number) as [number, number, number];
 
@@ -60,6 +60,8 @@ while (sockets.length < connections) {
   const batch = Math.min(HANDSHAKES_AT_ONCE, connections - sockets.length);
   sockets.push(...(await Promise.all(Array.from({ length: batch }, open))));
 }
+process.stdout.write(`${sockets.length}\n`);
+await new Promise((resolve) => process.stdin.once("data", resolve));
 const startedMs = performance.now();
 for (const socket of sockets) socket.write(MESSAGE);
 setTimeout(() => {

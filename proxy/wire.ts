@@ -1,6 +1,19 @@
 import net from "node:net";
 import { getSystemErrorName } from "node:util";
 import { latin1 } from "./bytes.ts";
+import {
+  DONE_AT_ONCE,
+  END_OF_FILE,
+  NOT_CONNECTED,
+  READ_SIZE,
+  ShutdownRequest,
+  type TcpHandle,
+  WRITE_WAITS,
+  type WriteHandle,
+  WriteRequest,
+  streamState,
+  takeHandle,
+} from "./handle.ts";
 import { OwnBuffer, sharedBytes } from "./receive.ts";
 
 /** Whoever owns a wire. Bytes are shared: they may be used, and changed, only until the call returns. */
@@ -16,35 +29,15 @@ export interface WireUser {
   onClosed(error: string): void;
 }
 
-/**
- * A TCP handle of Node, below `net.Socket`. Internal, and worth it: a receive buffer of our own on accepted sockets,
- * and writes that cost a system call and little else (a stream's `write` was 3 of 14 µs of a request).
- */
-export interface TcpHandle {
-  readStart(): number;
-  readStop(): number;
-  setNoDelay(on: boolean): void;
-  writeLatin1String(request: WriteRequest, text: string): number;
-  writeBuffer(request: WriteRequest, bytes: Uint8Array): number;
-  /** Bytes that the kernel has not taken yet. */
+/** A handle that speaks TLS (tls/stream.ts): bytes come and the end is sent on `carrier`, writes go through it. */
+export interface SecuredHandle extends WriteHandle {
+  readonly carrier: TcpHandle;
+  /** After a write: above zero when its request is completed later. */
   readonly writeQueueSize: number;
-}
-
-/** A handle that speaks TLS (tls/stream.ts): the socket is made on `carrier`, writes go through the handle. */
-export interface SecuredHandle extends TcpHandle {
-  readonly carrier: object;
   /** Set by the wire: TLS broke. */
   onFailed: (code: string) => void;
   /** Calls `run` when what was written so far is with the kernel. */
   afterWrites(run: () => void): void;
-}
-
-/** What a handle calls back when a write had to wait for the kernel. */
-export interface WriteRequest {
-  oncomplete: (this: WriteRequest, status: number) => void;
-  wire: Wire | undefined;
-  /** Kept from the garbage collector until it is written. */
-  bytes: Uint8Array | undefined;
 }
 
 /** Up to here, making a string of the bytes is cheaper than copying them into a buffer of their own. */
@@ -52,36 +45,11 @@ const TEXT_BYTES_MAX = 16_384;
 
 /** A write that the kernel takes at once does not keep its request, so the next write may use it. */
 let spareRequest: WriteRequest | undefined;
-let WriteRequestClass: (new () => WriteRequest) | undefined;
 
 function newRequest(): WriteRequest {
-  const request = newWriteRequest();
+  const request = new WriteRequest();
   request.oncomplete = onWritten;
   return request;
-}
-
-/** A request that nothing is called of; for one write. */
-export function newWriteRequest(): WriteRequest {
-  WriteRequestClass ??= learnRequestClass();
-  return new WriteRequestClass();
-}
-
-/** Node does not export the class of write requests: a socket on a handle that does nothing shows one. */
-function learnRequestClass(): new () => WriteRequest {
-  let learned: (new () => WriteRequest) | undefined;
-  const handle = {
-    readStart: () => 0,
-    close: (done: () => void) => done(),
-    writeLatin1String: (request: WriteRequest) => {
-      learned = request.constructor as new () => WriteRequest;
-      return 0;
-    },
-  };
-  const socket = new net.Socket({ handle } as unknown as net.SocketConstructorOpts);
-  socket.write("x", "latin1");
-  socket.destroy();
-  if (learned === undefined) throw new Error("this version of Node writes to sockets in another way");
-  return learned;
 }
 
 function onWritten(this: WriteRequest, status: number): void {
@@ -92,111 +60,92 @@ function onWritten(this: WriteRequest, status: number): void {
   wire?.noteWritten(status);
 }
 
+/** Called by Node for each read; what it returns is where the next one goes. */
+function onRead(this: TcpHandle): Uint8Array | undefined {
+  return this.wire!.noteRead(streamState[READ_SIZE]!);
+}
+
+function onShutDown(this: ShutdownRequest, status: number): void {
+  this.wire!.noteShutDown(status);
+}
+
 /**
- * One TCP connection, as thin as it gets: no streams for data, one shared receive buffer, errors of its user caught
- * here so that they cost one connection and not the process.
+ * One TCP connection, as thin as it gets: no streams, one shared receive buffer, errors of its user caught here so that
+ * they cost one connection and not the process.
  */
 export class Wire {
   /** Changes when a connection changes hands: from HTTP to a tunnel. */
   user: WireUser;
-  readonly #socket: net.Socket;
   readonly #onFault: (error: unknown) => void;
+  /** Where bytes are read from, and what is closed. */
   #handle: TcpHandle | undefined;
+  /** Where bytes are written to: the same, but with TLS. */
+  #writes: WriteHandle | undefined;
+  #secured: SecuredHandle | undefined;
+  /** Until it is connected. */
+  #dialing: net.Socket | undefined;
   #error = "";
   #closed = false;
   #paused = false;
+  /** The peer's direction is over; ours is: when both are, the connection is closed. */
+  #peerEnded = false;
+  #ending = false;
+  #ended = false;
   /** Writes that wait for the kernel. */
   #waiting = 0;
   /** Written before the connection stood. */
   #early: (string | Uint8Array)[] | undefined;
   /** What it receives into instead of the shared buffer. */
   #own: OwnBuffer | undefined;
-  #current: Buffer | undefined;
+  #current: Buffer = sharedBytes;
   #mayOwn = false;
   #filled = false;
-  #secured: SecuredHandle | undefined;
 
   /** Takes over an accepted handle. */
   static accept(handle: unknown, user: WireUser, onFault: (error: unknown) => void): Wire {
-    const tcp = handle as TcpHandle & Partial<SecuredHandle>;
-    tcp.setNoDelay(true);
-    const wire = new Wire({ handle: tcp.carrier ?? tcp }, user, onFault);
-    wire.#handle = tcp;
-    if (tcp.carrier !== undefined) wire.#secure(tcp as SecuredHandle);
+    const wire = new Wire(user, onFault);
+    wire.#take(handle as TcpHandle | SecuredHandle);
     return wire;
   }
 
   static dial(host: string, port: number, user: WireUser, onFault: (error: unknown) => void): Wire {
-    const wire = new Wire({ noDelay: true }, user, onFault);
-    wire.#socket.once("connect", () => wire.#guard(() => wire.#connected()));
-    wire.#socket.connect({ host, port });
+    const wire = new Wire(user, onFault);
+    wire.#dial(host, port);
     return wire;
   }
 
-  private constructor(
-    options: { handle?: object; noDelay?: boolean },
-    user: WireUser,
-    onFault: (error: unknown) => void,
-  ) {
+  private constructor(user: WireUser, onFault: (error: unknown) => void) {
     this.user = user;
     this.#onFault = onFault;
-    const socket = new net.Socket({
-      ...options,
-      readable: true,
-      writable: true,
-      allowHalfOpen: true,
-      onread: {
-        buffer: () => this.#nextBuffer(),
-        callback: (size: number, bytes: Uint8Array) => {
-          this.#filled = size === bytes.length;
-          try {
-            this.user.onBytes(bytes as Buffer, size);
-          } catch (error) {
-            this.#fault(error);
-          }
-          return true;
-        },
-      },
-    } as net.SocketConstructorOpts);
-    this.#socket = socket;
-    socket.on("end", () => this.#guard(() => this.user.onEnd()));
-    socket.on("error", (error: NodeJS.ErrnoException) => {
-      this.#error = error.code ?? error.message;
-    });
-    socket.on("close", () => {
-      this.#closed = true;
-      this.#own?.release();
-      this.#own = undefined;
-      this.#guard(() => this.user.onClosed(this.#error));
-    });
-    socket.resume();
   }
 
   get closed(): boolean {
-    return this.#closed || this.#socket.destroyed;
+    return this.#closed;
   }
 
   get peerAddress(): string {
-    return this.#socket.remoteAddress ?? "";
+    const out: { address?: string } = {};
+    this.#handle?.getpeername(out);
+    return out.address ?? "";
   }
 
   /** Sends Latin-1 text. False: the kernel has not taken it all, wait for `onDrain`. */
   writeText(text: string): boolean {
-    const handle = this.#handle;
-    if (this.#socket.destroyed) return true;
+    const handle = this.#writes;
+    if (this.#closed) return true;
     if (handle === undefined) return this.#later(text);
     const request = (spareRequest ??= newRequest());
-    return this.#sent(handle, request, handle.writeLatin1String(request, text));
+    return this.#sent(request, handle.writeLatin1String(request, text));
   }
 
   /** Sends bytes that will never change again, without copying. False: wait for `onDrain`. */
   writeWhole(bytes: Uint8Array): boolean {
-    const handle = this.#handle;
-    if (this.#socket.destroyed) return true;
+    const handle = this.#writes;
+    if (this.#closed) return true;
     if (handle === undefined) return this.#later(bytes);
     const request = (spareRequest ??= newRequest());
     request.bytes = bytes;
-    return this.#sent(handle, request, handle.writeBuffer(request, bytes));
+    return this.#sent(request, handle.writeBuffer(request, bytes));
   }
 
   /**
@@ -258,44 +207,149 @@ export class Wire {
   pause(): void {
     if (this.#paused) return;
     this.#paused = true;
-    if (this.#handle === undefined) this.#socket.pause();
-    else if (!this.closed) this.#handle.readStop();
+    if (!this.#closed) this.#handle?.readStop();
   }
 
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
-    if (this.closed) return;
-    if (this.#socket.isPaused()) this.#socket.resume();
-    else this.#handle?.readStart();
+    if (!this.#closed && !this.#peerEnded) this.#handle?.readStart();
   }
 
   /** Sends the rest and then the end; the peer may go on sending. */
   end(): void {
-    if (this.#secured === undefined) this.#socket.end();
-    else this.#secured.afterWrites(() => this.#socket.end());
+    if (this.#ending || this.#closed) return;
+    this.#ending = true;
+    this.#endSoon();
   }
 
   /** Closes at once; what is queued is lost. */
   destroy(): void {
-    this.#socket.destroy();
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#handle === undefined) this.#dialing?.destroy();
+    else this.#handle.close(() => this.#noteClosed());
   }
 
   /** Closes with a reset, so that the peer cannot take what it got for the whole. */
   reset(): void {
-    if (this.#secured === undefined) this.#socket.resetAndDestroy();
-    else {
-      // What `resetAndDestroy` does, which refuses every handle but plain TCP.
-      (this.#socket as unknown as { resetAndClosing: boolean }).resetAndClosing = true;
-      this.#socket.destroy();
+    if (this.#closed) return;
+    // Once our end is sent, there is nothing to reset.
+    if (this.#handle === undefined || this.#ending) return this.destroy();
+    this.#closed = true;
+    const closed = () => this.#noteClosed();
+    if (this.#handle.reset(closed) !== 0) this.#handle.close(closed);
+  }
+
+  /** A read has ended: bytes in the current buffer, or below zero its error. Only for the handle's own callback. */
+  noteRead(size: number): Uint8Array | undefined {
+    if (this.#closed || size === 0) return undefined;
+    if (size < 0) {
+      if (size === END_OF_FILE) this.#peerHasEnded();
+      else this.#fail(size);
+      return undefined;
     }
+    this.#filled = size === this.#current.length;
+    try {
+      this.user.onBytes(this.#current, size);
+    } catch (error) {
+      this.#fault(error);
+    }
+    return this.#nextBuffer();
   }
 
   /** A write that had to wait is done, or failed; only for the write's own callback. */
   noteWritten(status: number): void {
     this.#waiting -= 1;
-    if (status < 0) this.#writeFailed(status);
-    else if (this.#waiting === 0 && !this.closed) this.#guard(() => this.user.onDrain());
+    if (status < 0) this.#fail(status);
+    else if (this.#waiting === 0 && !this.#closed) this.#guard(() => this.user.onDrain());
+  }
+
+  /** Our end is sent, or could not be; only for that request's own callback. */
+  noteShutDown(status: number): void {
+    this.#ended = true;
+    if (status < 0 && status !== NOT_CONNECTED) this.#fail(status);
+    else if (this.#peerEnded) this.destroy();
+  }
+
+  #take(given: TcpHandle | SecuredHandle): void {
+    const secured = "carrier" in given ? given : undefined;
+    const handle = secured === undefined ? (given as TcpHandle) : secured.carrier;
+    this.#handle = handle;
+    this.#writes = given;
+    handle.wire = this;
+    handle.onread = onRead;
+    handle.useUserBuffer(sharedBytes);
+    if (secured === undefined) handle.setNoDelay(true);
+    else this.#secure(secured);
+    if (!this.#paused) handle.readStart();
+  }
+
+  #secure(secured: SecuredHandle): void {
+    this.#secured = secured;
+    secured.onFailed = (code) => {
+      this.#error = code;
+      this.destroy();
+    };
+  }
+
+  /** A socket of Node resolves names and tries their addresses; when it is connected its handle is taken from it. */
+  #dial(host: string, port: number): void {
+    const socket = new net.Socket();
+    this.#dialing = socket;
+    socket.pause(); // Else it would read.
+    socket.once("connect", () => this.#guard(() => this.#connected(takeHandle(socket))));
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      this.#error = error.code ?? error.message;
+    });
+    socket.once("close", () => {
+      this.#closed = true;
+      this.#noteClosed();
+    });
+    socket.connect({ host, port });
+  }
+
+  #connected(handle: TcpHandle): void {
+    this.#dialing = undefined;
+    this.#take(handle);
+    const early = this.#early;
+    this.#early = undefined;
+    for (const piece of early ?? []) {
+      if (typeof piece === "string") this.writeText(piece);
+      else this.writeWhole(piece);
+    }
+    if (this.#ending) this.#endSoon();
+    this.user.onConnected();
+    if (early !== undefined && this.#waiting === 0 && !this.#closed) this.user.onDrain();
+  }
+
+  /** Sends our end behind what was written. */
+  #endSoon(): void {
+    const handle = this.#handle;
+    if (handle === undefined || this.#closed) return;
+    if (this.#secured === undefined) this.#shutDown(handle);
+    else this.#secured.afterWrites(() => this.#shutDown(handle));
+  }
+
+  #shutDown(handle: TcpHandle): void {
+    if (this.#closed) return;
+    const request = new ShutdownRequest();
+    request.oncomplete = onShutDown;
+    request.wire = this;
+    const status = handle.shutdown(request);
+    if (status !== 0) this.noteShutDown(status === DONE_AT_ONCE ? 0 : status);
+  }
+
+  #peerHasEnded(): void {
+    this.#peerEnded = true;
+    this.#guard(() => this.user.onEnd());
+    if (this.#ended) this.destroy();
+  }
+
+  #noteClosed(): void {
+    this.#own?.release();
+    this.#own = undefined;
+    this.#guard(() => this.user.onClosed(this.#error));
   }
 
   /** Where the next read goes; undefined: where the last one went. */
@@ -313,39 +367,20 @@ export class Wire {
     return wanted;
   }
 
-  #connected(): void {
-    this.#handle = (this.#socket as unknown as { _handle: TcpHandle | null })._handle ?? undefined;
-    const early = this.#early;
-    this.#early = undefined;
-    for (const piece of early ?? []) {
-      if (typeof piece === "string") this.writeText(piece);
-      else this.writeWhole(piece);
-    }
-    this.user.onConnected();
-    if (early !== undefined && this.#waiting === 0 && !this.closed) this.user.onDrain();
-  }
-
-  #secure(handle: SecuredHandle): void {
-    this.#secured = handle;
-    handle.onFailed = (code) => {
-      this.#error = code;
-      this.#socket.destroy();
-    };
-  }
-
   #later(piece: string | Uint8Array): false {
     this.#early ??= [];
     this.#early.push(piece);
     return false;
   }
 
-  #sent(handle: TcpHandle, request: WriteRequest, status: number): boolean {
+  #sent(request: WriteRequest, status: number): boolean {
     if (status !== 0) {
       request.bytes = undefined;
-      this.#writeFailed(status);
+      this.#fail(status);
       return true;
     }
-    if (handle.writeQueueSize === 0) {
+    const secured = this.#secured;
+    if ((secured === undefined ? streamState[WRITE_WAITS] : secured.writeQueueSize) === 0) {
       request.bytes = undefined;
       return true;
     }
@@ -356,10 +391,10 @@ export class Wire {
     return false;
   }
 
-  #writeFailed(status: number): void {
-    if (this.closed) return;
+  #fail(status: number): void {
+    if (this.#closed) return;
     this.#error = getSystemErrorName(status);
-    this.#socket.destroy();
+    this.destroy();
   }
 
   #guard(run: () => void): void {
@@ -371,7 +406,7 @@ export class Wire {
   }
 
   #fault(error: unknown): void {
-    this.#socket.destroy();
+    this.destroy();
     this.#onFault(error);
   }
 }

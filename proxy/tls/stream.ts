@@ -1,6 +1,7 @@
 import tls from "node:tls";
 import { OwnBuffer } from "../receive.ts";
-import { type SecuredHandle, type TcpHandle, type WriteRequest, newWriteRequest } from "../wire.ts";
+import { type TcpHandle, WriteRequest } from "../handle.ts";
+import type { SecuredHandle } from "../wire.ts";
 
 /**
  * TLS on an accepted handle, below `tls.TLSSocket`: Node's own TLS stream has the interface of a TCP handle, so a wire
@@ -36,6 +37,8 @@ interface TlsWrap {
 
 interface RawTcp extends TcpHandle {
   reading: boolean;
+  /** Bytes that the kernel has not taken yet. */
+  readonly writeQueueSize: number;
   close(done?: () => void): void;
   reset(done?: () => void): number;
 }
@@ -92,7 +95,7 @@ const QUEUE_BYTES_MAX = 65_536;
  * even when the kernel took it all at once; so writes in between wait here, and are sent as one.
  */
 export class TlsStream implements SecuredHandle {
-  readonly carrier: object;
+  readonly carrier: TcpHandle;
   /** 1 while the last write has to wait: its request is completed later. */
   writeQueueSize = 0;
   onFailed: (code: string) => void = () => undefined;
@@ -116,7 +119,7 @@ export class TlsStream implements SecuredHandle {
     tcp.setNoDelay(true);
     const wrap = wrapHandle.call(new WrapOwner(options.context), null, handle, false);
     this.#wrap = wrap;
-    this.carrier = wrap;
+    this.carrier = wrap as unknown as TcpHandle;
     wrap.setALPNProtocols(options.alpn);
     wrap.onhandshakedone = () => this.#secured();
     wrap.onerror = (error) => this.#failed(error.code ?? error.reason ?? "ERR_SSL");
@@ -162,7 +165,7 @@ export class TlsStream implements SecuredHandle {
   /** Sends `bytes` as they are, without TLS, and closes. Only before the handshake is over. */
   closeWith(bytes: Uint8Array): void {
     this.#events = undefined;
-    const request = newWriteRequest();
+    const request = new WriteRequest();
     request.bytes = bytes;
     this.#tcp.writeBuffer(request, bytes);
     this.destroy();
@@ -226,7 +229,7 @@ export class TlsStream implements SecuredHandle {
   }
 
   #give(piece: string | Uint8Array): number {
-    const own = newWriteRequest() as OwnRequest;
+    const own = new WriteRequest() as OwnRequest;
     own.stream = this;
     own.oncomplete = onWritten as OwnRequest["oncomplete"];
     const status =
