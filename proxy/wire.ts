@@ -40,8 +40,16 @@ export interface SecuredHandle extends WriteHandle {
   afterWrites(run: () => void): void;
 }
 
-/** Up to here, making a string of the bytes is cheaper than copying them into a buffer of their own. */
-const TEXT_BYTES_MAX = 16_384;
+/** Up to here, making a string of the bytes is cheaper than putting them into a buffer. */
+const TEXT_BYTES_MAX = 4_096;
+
+/** What one read and a head before it need. */
+const SCRATCH_BYTES = 131_072;
+/**
+ * Where messages are put together. What the kernel takes at once leaves it free for the next; else it belongs to that
+ * write, and there is a new one. A buffer for each message would be 64 KiB of garbage outside of the heap a read.
+ */
+let scratch: Buffer | undefined;
 
 /** A write that the kernel takes at once does not keep its request, so the next write may use it. */
 let spareRequest: WriteRequest | undefined;
@@ -154,8 +162,8 @@ export class Wire {
    */
   writeBytes(bytes: Buffer, from: number, to: number): boolean {
     if (to - from <= TEXT_BYTES_MAX) return this.writeText(latin1(bytes, from, to));
-    const piece = bytes.subarray(from, to);
-    return this.writeWhole(OwnBuffer.of(bytes) === undefined ? Buffer.from(piece) : piece);
+    if (OwnBuffer.of(bytes) !== undefined) return this.writeWhole(bytes.subarray(from, to));
+    return this.#writeTogether("", bytes, from, to, "");
   }
 
   /**
@@ -183,11 +191,7 @@ export class Wire {
     if (size <= TEXT_BYTES_MAX) return this.writeText(before + latin1(bytes, from, to) + after);
     const framed = OwnBuffer.of(bytes)?.frame(bytes, from, to, before, after);
     if (framed !== undefined) return this.writeWhole(framed);
-    const whole = Buffer.allocUnsafeSlow(before.length + size + after.length);
-    whole.write(before, 0, "latin1");
-    whole.set(bytes.subarray(from, to), before.length);
-    whole.write(after, before.length + size, "latin1");
-    return this.writeWhole(whole);
+    return this.#writeTogether(before, bytes, from, to, after);
   }
 
   /**
@@ -365,6 +369,23 @@ export class Wire {
     if (wanted === this.#current) return undefined;
     this.#current = wanted;
     return wanted;
+  }
+
+  /** Copies it all into one piece. */
+  #writeTogether(before: string, bytes: Buffer, from: number, to: number, after: string): boolean {
+    const size = before.length + to - from + after.length;
+    // A secured handle, and a wire that is not connected, keep what they are given.
+    const lasting = size > SCRATCH_BYTES || this.#secured !== undefined || this.#handle === undefined;
+    const whole = lasting
+      ? Buffer.allocUnsafeSlow(size)
+      : (scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES));
+    if (before !== "") whole.latin1Write(before, 0);
+    bytes.copy(whole, before.length, from, to);
+    if (after !== "") whole.latin1Write(after, size - after.length);
+    if (lasting) return this.writeWhole(whole);
+    const taken = this.writeWhole(whole.subarray(0, size));
+    if (!taken) scratch = undefined;
+    return taken;
   }
 
   #later(piece: string | Uint8Array): false {
