@@ -50,6 +50,26 @@ export function series(
   });
 }
 
+export const METRICS_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
+
+/** Metrics that were told as JSON, in the text format for Prometheus. */
+export function metricsText(
+  metrics: readonly {
+    readonly name: string;
+    readonly help: string;
+    readonly type: string;
+    readonly values: readonly (Omit<Sample, "name"> & { readonly metricName?: string | undefined })[];
+  }[],
+): Promise<string> {
+  const registry = new Registry();
+  for (const { name, help, type, values } of metrics) {
+    series(registry, { name, help, type: type as "counter" | "gauge" | "histogram" }, () =>
+      values.map(({ labels, value, metricName }) => ({ name: metricName ?? name, labels, value })),
+    );
+  }
+  return registry.metrics();
+}
+
 export function createMetrics(part: string, options: { defaults?: boolean } = {}): MetricsRegistry {
   const registry = new Registry();
   registry.setDefaultLabels({ part });

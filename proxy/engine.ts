@@ -59,6 +59,8 @@ export interface EngineListener {
   readonly address: { readonly host: string; readonly port: number };
   /** Stops accepting; open connections finish what they are doing and are then closed. */
   close(): Promise<void>;
+  /** Stops accepting; open connections go on as if nothing had happened. Somebody else listens on the socket. */
+  leave(): void;
 }
 
 /** One request, or one TCP connection, from its first byte to its end. */
@@ -159,6 +161,10 @@ class ProxyEngine implements Engine {
       close: async () => {
         await opened.close();
         this.#listeners.delete(listener);
+      },
+      leave: () => {
+        opened.leave();
+        void listener.emptied().then(() => this.#listeners.delete(listener));
       },
     };
   }

@@ -53,7 +53,7 @@ export class Listener implements ExchangeOrigin {
   readonly #bindings = new Map<string, Binding>();
   readonly #connections = new Set<Connection>();
   readonly #server: net.Server;
-  #onEmpty: (() => void) | undefined;
+  #onEmpty: PromiseWithResolvers<void> | undefined;
 
   constructor(spec: ListenerSpec, context: EngineContext) {
     this.id = spec.id;
@@ -87,7 +87,11 @@ export class Listener implements ExchangeOrigin {
       this.#accept(error, handle);
     const address = server.address();
     if (address === null || typeof address === "string") throw new Error("a listener must be a TCP socket");
-    return { address: { host: address.address, port: address.port }, close: () => this.close() };
+    return {
+      address: { host: address.address, port: address.port },
+      close: () => this.close(),
+      leave: () => void this.#server.close(),
+    };
   }
 
   get connectionCount(): number {
@@ -142,16 +146,20 @@ export class Listener implements ExchangeOrigin {
   onConnectionClosed(connection: Connection): void {
     if (!this.#connections.delete(connection)) return;
     this.context.stats.downstreamConnections -= 1;
-    if (this.#connections.size === 0) this.#onEmpty?.();
+    if (this.#connections.size === 0) this.#onEmpty?.resolve();
   }
 
   /** Stops accepting; resolves when every connection has finished by itself. */
   async close(): Promise<void> {
     this.stopAccepting();
+    await this.emptied();
+  }
+
+  /** Resolves when no connection is left; only once nothing is accepted any more. */
+  async emptied(): Promise<void> {
     if (this.#connections.size === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#onEmpty = resolve;
-    });
+    this.#onEmpty ??= Promise.withResolvers();
+    await this.#onEmpty.promise;
   }
 
   /** Stops accepting and lets every connection end after what it is doing. */

@@ -7,7 +7,7 @@ import * as run from "./agent/run-keeper.ts";
 import { edgeSettings } from "./agent/settings.ts";
 import { http2Settings } from "./http2/limits.ts";
 
-/** The edge: a keeper that owns the public and the admin socket, and one worker that serves them. */
+/** The edge: a keeper that owns the public and the admin socket, and the workers that serve them. */
 async function main(): Promise<void> {
   if (process.argv.includes("--warm-cache")) return; // Everything is loaded by now: Node writes its cache and ends.
   const settings = readSettings("edge", edgeSettings, process.env);
@@ -16,7 +16,7 @@ async function main(): Promise<void> {
   const around = run.prepare("edge", stateDir, systemClock, systemRandom);
   const token = run.readHostToken(settings, stateDir);
   const admin = await run.bindPatiently(settings.admin, around);
-  const listen = await run.bindPatiently(settings.listen, around);
+  const listen = await run.bindPatiently(settings.listen, around, settings.workers);
   const keeper = run.createKeeper(
     {
       part: "edge",

@@ -29,7 +29,7 @@ function paperEngine() {
     listen: (spec) => {
       open.push(spec);
       const close = () => Promise.resolve(void open.splice(open.indexOf(spec), 1));
-      return Promise.resolve({ address: { host: "127.0.0.1", port: 7001 }, close });
+      return Promise.resolve({ address: { host: "127.0.0.1", port: 7001 }, close, leave: () => undefined });
     },
   };
   const again = vi.fn();

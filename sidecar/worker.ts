@@ -31,9 +31,9 @@ class SidecarProgram extends ProxyProgram {
     this.#api = new LocalPortsApi({ ask: (request) => link.request(request), clock, log });
   }
 
-  override async listen(plan: ListenerPlan, handle: unknown): Promise<SocketAddress> {
+  override async listen(plan: ListenerPlan, socket: number, handle: unknown): Promise<SocketAddress> {
     if (plan.kind === "local") return this.#local.listen(plan, handle);
-    if (plan.kind !== "api") return super.listen(plan, handle);
+    if (plan.kind !== "api") return super.listen(plan, socket, handle);
     this.#api.listen(handle);
     return { host: "unix", port: 0 };
   }

@@ -3,7 +3,7 @@ import type { Clock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
 import { http } from "../../base/node-http.ts";
 import type { Log } from "../../base/log.ts";
-import type { MetricsRegistry } from "../../base/metrics.ts";
+import { METRICS_TYPE } from "../../base/metrics.ts";
 import type { SocketAddress } from "./messages.ts";
 
 export interface AdminAnswer {
@@ -15,7 +15,8 @@ export interface AdminAnswer {
 export type AdminPages = Readonly<Record<string, () => AdminAnswer>>;
 
 export interface AdminOptions {
-  readonly metrics: MetricsRegistry;
+  /** The text for Prometheus. */
+  readonly metrics: () => Promise<string>;
   readonly pages: AdminPages;
   readonly clock: Clock;
   readonly log: Log;
@@ -56,12 +57,12 @@ export class AdminServer {
   }
 }
 
-async function answer(request: Http.IncomingMessage, metrics: MetricsRegistry, pages: AdminPages) {
+async function answer(request: Http.IncomingMessage, metrics: () => Promise<string>, pages: AdminPages) {
   const path = (request.url ?? "/").split("?", 1)[0] ?? "/";
   if (request.method !== "GET" && request.method !== "HEAD") {
     return { status: 405, type: "text/plain", body: "Only GET is served here.\n" };
   }
-  if (path === "/metrics") return { status: 200, type: metrics.contentType, body: await metrics.metrics() };
+  if (path === "/metrics") return { status: 200, type: METRICS_TYPE, body: await metrics() };
   const page = Object.hasOwn(pages, path) ? pages[path] : undefined;
   if (page === undefined) {
     const known = ["/metrics", ...Object.keys(pages)].join(", ");

@@ -16,15 +16,45 @@ export interface RawHandle {
 }
 
 const { _createServerHandle: createServerHandle } = net as unknown as {
-  _createServerHandle: (address: string, port: number, addressType: 4 | 6 | -1) => RawHandle | number;
+  _createServerHandle: (
+    address: string,
+    port: number,
+    addressType: 4 | 6 | -1,
+    fd?: undefined,
+    flags?: number,
+  ) => RawHandle | number;
 };
+
+/** UV_TCP_REUSEPORT. */
+const REUSE_PORT = 2;
 
 /**
  * Binds a TCP socket; port 0 takes a free one.
  * @throws UserError `port_taken`, `address_unknown` or `port_forbidden`.
  */
-export function bindTcp({ host, port }: SocketAddress): { handle: RawHandle; address: SocketAddress } {
-  const handle = createServerHandle(host, port, net.isIPv6(host) ? 6 : 4);
+export function bindTcp(wanted: SocketAddress): { handle: RawHandle; address: SocketAddress } {
+  return bind(wanted, 0);
+}
+
+/**
+ * Binds `count` sockets to one port, among which the kernel spreads connections by their addresses (SO_REUSEPORT).
+ * Whoever listens on one socket together with others may take nearly all that comes; measured, see README.md.
+ * @throws as `bindTcp`, also when another process of this user shares the port already.
+ */
+export function bindShared(
+  wanted: SocketAddress,
+  count: number,
+): { handles: readonly RawHandle[]; address: SocketAddress } {
+  // Once without sharing: else a second edge on the same port would silently take half of the first one's clients.
+  const probe = bindTcp(wanted);
+  if (count === 1) return { handles: [probe.handle], address: probe.address };
+  probe.handle.close();
+  const { address } = probe;
+  return { address, handles: Array.from({ length: count }, () => bind(address, REUSE_PORT).handle) };
+}
+
+function bind({ host, port }: SocketAddress, flags: number): { handle: RawHandle; address: SocketAddress } {
+  const handle = createServerHandle(host, port, net.isIPv6(host) ? 6 : 4, undefined, flags);
   if (typeof handle === "number") throw bindError(host, port, handle);
   const out: { address?: string; port?: number } = {};
   // libuv keeps EADDRINUSE of bind(2) for later; without this question listen(2) would take a random port.

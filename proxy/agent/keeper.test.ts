@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
 import { systemClock } from "../../base/clock.ts";
 import { seededRandom } from "../../base/random.ts";
-import { bindTcp } from "./handles.ts";
+import { bindShared, bindTcp } from "./handles.ts";
 import { Keeper, type KeeperOptions } from "./keeper.ts";
 import { defaultKeeperPolicy } from "./keeper-policy.ts";
 import type { SocketAddress } from "./messages.ts";
@@ -48,10 +48,10 @@ interface Told {
   leading: boolean;
 }
 
-function get({ host, port }: SocketAddress, path = "/pid"): Promise<Told> {
+function get({ host, port }: SocketAddress, path = "/pid", agent: http.Agent | false = false): Promise<Told> {
   return new Promise((resolve, reject) => {
     http
-      .get({ host, port, path, agent: false }, (response) => {
+      .get({ host, port, path, agent }, (response) => {
         let body = "";
         response.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
         response.on("end", () => resolve(JSON.parse(body) as Told)).on("error", reject);
@@ -91,6 +91,12 @@ function load(address: SocketAddress, lanes: number) {
 const until = (condition: () => Promise<boolean> | boolean) =>
   vi.waitFor(async () => expect(await condition()).toBe(true), { timeout: 10_000, interval: 20 });
 
+/** Resolves when so many workers have answered. */
+async function allServe(address: SocketAddress, count: number): Promise<void> {
+  const seen = new Set<number>();
+  await until(async () => seen.add((await get(address)).pid).size === count);
+}
+
 test("a worker killed with -9 under load: nobody is refused, only what was in flight is lost", async () => {
   const keeper = startKeeper();
   const address = await openOne(keeper);
@@ -126,6 +132,69 @@ test("a hot restart under load loses nothing, and the lead passes on", async () 
   const after = await get(address);
   expect(after).toEqual({ pid: keeper.workerPids[0], leading: true });
   expect(keeper.facts()).toMatchObject({ deaths: 0, hangs: 0, hotRestarts: 1 });
+}, 30_000);
+
+test("several workers share a port: each gets its part, and kill -9 of one is no pause for the others", async () => {
+  const keeper = startKeeper({ workers: 2 });
+  const bound = bindShared({ host: "127.0.0.1", port: 0 }, 2);
+  const { address } = bound;
+  await keeper.open({ kind: "edge", id: "one" }, ...bound.handles);
+  await allServe(address, 2);
+  const [leader = 0, other = 0] = keeper.workerPids;
+  for (const victim of [other, leader]) {
+    // A connection to the worker that lives on, kept over the death of the other.
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+    let kept = await get(address, "/pid", agent);
+    while (kept.pid === victim) {
+      agent.destroy();
+      kept = await get(address, "/pid", agent);
+    }
+    const traffic = load(address, 2);
+    process.kill(victim, "SIGKILL");
+    await until(() => !keeper.workerPids.includes(victim));
+    for (let count = 0; count < 20; count += 1)
+      expect((await get(address, "/pid", agent)).pid).toBe(kept.pid);
+    await until(async () => {
+      const { pid } = await get(address);
+      return pid !== kept.pid;
+    });
+    const { failures } = await traffic.stop();
+    expect(failures).not.toContain("ECONNREFUSED");
+    expect(failures.length).toBeLessThanOrEqual(3); // What the killed one had accepted.
+    agent.destroy();
+  }
+  expect(keeper.facts()).toMatchObject({ deaths: 2, hangs: 0 });
+}, 30_000);
+
+test("while a worker of two stands still the other accepts for it", async () => {
+  const keeper = startKeeper({
+    workers: 2,
+    policy: { ...defaultKeeperPolicy, pingMs: 150, startMsMax: 60_000 },
+  });
+  const bound = bindShared({ host: "127.0.0.1", port: 0 }, 2);
+  await keeper.open({ kind: "edge", id: "one" }, ...bound.handles);
+  await allServe(bound.address, 2);
+  const { pid } = await get(bound.address, "/hang?ms=60000");
+  await until(() => keeper.facts().hangs === 1);
+  // Whichever socket the kernel chooses.
+  for (let count = 0; count < 20; count += 1) expect((await get(bound.address)).pid).not.toBe(pid);
+  await until(() => keeper.workerPids.length === 2 && !keeper.workerPids.includes(pid));
+}, 30_000);
+
+test("a hot restart replaces several workers one after the other and loses nothing", async () => {
+  const keeper = startKeeper({ workers: 2 });
+  const bound = bindShared({ host: "127.0.0.1", port: 0 }, 2);
+  await keeper.open({ kind: "edge", id: "one" }, ...bound.handles);
+  await allServe(bound.address, 2);
+  const before = keeper.workerPids;
+  const traffic = load(bound.address, 4);
+  keeper.restart("test");
+  await until(
+    () => keeper.workerPids.length === 2 && keeper.workerPids.every((pid) => !before.includes(pid)),
+  );
+  const { answered, failures } = await traffic.stop();
+  expect(failures).toEqual([]);
+  expect(answered).toBeGreaterThan(0);
 }, 30_000);
 
 test("a worker that stands still is replaced; one that only stutters is not", async () => {

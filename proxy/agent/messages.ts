@@ -1,4 +1,5 @@
-import type { Protocol } from "../../model/mesh.ts";
+import type { EdgeTraffic, MeshConfig, Protocol } from "../../model/mesh.ts";
+import type { MetricCounts } from "./merge-metrics.ts";
 
 /**
  * What keeper and worker say to each other over Node's IPC channel. Both are one program of one version, so
@@ -43,27 +44,42 @@ export interface KeeperFacts {
   readonly hotRestarts: number;
 }
 
+/** Which of a listener's sockets: several share a port, each with a queue of its own (SO_REUSEPORT). */
+export interface SocketName {
+  readonly id: string;
+  readonly socket: number;
+}
+
 export type ToWorker =
   | {
       readonly kind: "start";
       readonly settings: unknown;
-      /** How many handles follow. */
-      readonly listeners: number;
       /** How long to drain should the keeper die, in milliseconds. */
       readonly orphanDrainMs: number;
     }
+  /** How many handles follow; "serving" is due when each was tried. */
+  | { readonly kind: "sockets"; readonly count: number }
   /** Carries a raw handle. */
-  | { readonly kind: "listen"; readonly plan: ListenerPlan }
+  | { readonly kind: "listen"; readonly plan: ListenerPlan; readonly socket: number }
   | { readonly kind: "unlisten"; readonly id: string }
+  /** Stop accepting on a socket that was lent; its connections go on. */
+  | ({ readonly kind: "leave" } & SocketName)
   /** From now on this worker follows the feed and reports. */
   | { readonly kind: "lead" }
   | { readonly kind: "drain"; readonly timeoutMs: number; readonly successor: boolean }
   | { readonly kind: "ping"; readonly number: number; readonly keeper: KeeperFacts }
-  /** A draining worker's state, for the leader's report. */
-  | ({ readonly kind: "sibling"; readonly pid: number } & SiblingState)
-  | { readonly kind: "sibling-gone"; readonly pid: number }
-  /** The leader has saved a newer epoch: a draining worker applies it from disk. */
+  /** Another worker's state, for the leader's report. */
+  | { readonly kind: "sibling"; readonly pid: number; readonly state: SiblingState }
+  /** It ended; `gone` is what all that ended have counted. */
+  | { readonly kind: "sibling-gone"; readonly pid: number; readonly gone: readonly EdgeTraffic[] }
+  /** The leader has saved a newer epoch: apply it from disk. */
   | { readonly kind: "reload" }
+  /** The leader cannot save: apply this. */
+  | { readonly kind: "config"; readonly config: MeshConfig }
+  /** Every other worker of which the leader has heard before this message was told of `epoch`. */
+  | { readonly kind: "settled"; readonly epoch: number }
+  /** Say what you have counted. */
+  | { readonly kind: "count"; readonly number: number }
   | { readonly kind: "answer"; readonly request: number; readonly result: Result };
 
 export type FromWorker =
@@ -71,15 +87,20 @@ export type FromWorker =
   | { readonly kind: "listening"; readonly id: string; readonly address: SocketAddress }
   | { readonly kind: "listen-failed"; readonly id: string; readonly reason: string; readonly code: string }
   | { readonly kind: "unlistened"; readonly id: string }
-  /** Asks for a handle once more, to listen on it with changed particulars. */
+  /** Asks for the handles of a listener once more, to listen on them with changed particulars. */
   | { readonly kind: "again"; readonly id: string }
-  /** Every listener named in `start` has been tried. */
+  /** Every socket that was announced has been tried. */
   | { readonly kind: "serving" }
   | { readonly kind: "pong"; readonly number: number }
   | { readonly kind: "handed-over" }
-  | ({ readonly kind: "draining" } & SiblingState)
+  /** What is in force here and in flight; once before the first socket, then regularly and after each epoch. */
+  | { readonly kind: "state"; readonly state: SiblingState }
   | { readonly kind: "drained"; readonly cut: number }
-  | { readonly kind: "saved"; readonly epoch: number }
+  /** Leader: `epoch` is on disk; or it cannot be saved, then `config` comes along. "settled" follows. */
+  | { readonly kind: "saved"; readonly epoch: number; readonly config?: MeshConfig }
+  | { readonly kind: "counted"; readonly number: number; readonly metrics: readonly MetricCounts[] }
+  /** Somebody scrapes: `own` is what this worker has counted; what the others have is the answer. */
+  | { readonly kind: "gather"; readonly request: number; readonly own: readonly MetricCounts[] }
   | { readonly kind: "request"; readonly request: number; readonly body: unknown };
 
 export interface SiblingState {
@@ -87,6 +108,14 @@ export interface SiblingState {
   readonly epoch: number;
   /** In flight to endpoints that are no longer in the configuration, by endpoint id. */
   readonly busy: Readonly<Record<string, number>>;
+  readonly ejected: Readonly<Record<string, string>>;
+  readonly traffic: readonly EdgeTraffic[];
+}
+
+/** Answer to "gather": the workers that live, and what those that ended had counted. */
+export interface Gathered {
+  readonly live: readonly (readonly MetricCounts[])[];
+  readonly gone: readonly MetricCounts[];
 }
 
 /** The outcome of a worker's request to its keeper; errors keep what a UserError says. */

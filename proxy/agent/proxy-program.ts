@@ -1,19 +1,21 @@
+import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
-import { type MetricsRegistry, createMetrics } from "../../base/metrics.ts";
+import { type MetricsRegistry, createMetrics, metricsText } from "../../base/metrics.ts";
 import type { Random } from "../../base/random.ts";
-import type { MeshConfig, ProxyReport } from "../../model/mesh.ts";
+import type { EdgeTraffic, MeshConfig, ProxyReport } from "../../model/mesh.ts";
 import type { Engine, EngineListener } from "../engine.ts";
 import { AccessLog } from "./access-log.ts";
 import { type AdminPages, AdminServer } from "./admin.ts";
 import { configView } from "./config-view.ts";
 import { FeedClient } from "./feed-client.ts";
 import { createControlClient } from "./feed-http.ts";
-import type { KeeperFacts, ListenerPlan, SiblingState, SocketAddress } from "./messages.ts";
+import { type MetricCounts, mergeMetrics } from "./merge-metrics.ts";
+import type { KeeperFacts, ListenerPlan, SiblingState, SocketAddress, SocketName } from "./messages.ts";
 import { registerAgentMetrics } from "./agent-metrics.ts";
 import { Reporter } from "./reporter.ts";
 import { EpochSaver, loadSavedEpoch } from "./saved-epoch.ts";
-import { mergeSiblings } from "./siblings.ts";
+import { mergeSiblings, sumTraffic, trafficSince } from "./siblings.ts";
 import type { KeeperLink, WorkerProgram } from "./worker.ts";
 import type { WorkerSettings } from "./worker-settings.ts";
 
@@ -46,9 +48,14 @@ export class ProxyProgram implements WorkerProgram {
   readonly #feed: FeedClient;
   readonly #reporter: Reporter;
   readonly #siblings = new Map<number, SiblingState>();
-  readonly #listeners = new Map<string, EngineListener>();
+  /** By listener, then by socket. */
+  readonly #listeners = new Map<string, Map<number, EngineListener>>();
+  /** What workers that ended have counted. */
+  #gone: readonly EdgeTraffic[] = [];
+  /** What others had counted when this worker began to lead: an earlier leader has reported it, under its own name. */
+  #reportedBefore: readonly EdgeTraffic[] = [];
   #config: MeshConfig | undefined;
-  /** The newest epoch that is in force and on disk: the one control is told. */
+  /** The newest epoch that is in force and on disk, and known to the other workers: the one control is told. */
   #settledEpoch: number;
   #keeper: KeeperFacts | undefined;
 
@@ -64,10 +71,9 @@ export class ProxyProgram implements WorkerProgram {
     this.#saver = new EpochSaver({
       path: settings.epochFile,
       log,
-      onSettled: (epoch, saved) => {
-        this.#settledEpoch = epoch;
-        if (saved) link.saved(epoch);
-        this.#reporter.now();
+      onSettled: (config, saved) => {
+        if (saved) link.saved(config.epoch);
+        else link.saved(config.epoch, config);
       },
     });
     const control = createControlClient({
@@ -97,8 +103,11 @@ export class ProxyProgram implements WorkerProgram {
       },
       this.#config,
     );
-    this.engine.onBusyEmptied(() => this.#reporter.now());
-    this.#admin = new AdminServer({ metrics: this.metrics, pages: this.#pages(), clock, log });
+    this.engine.onBusyEmptied(() => {
+      link.tell();
+      this.#reporter.now();
+    });
+    this.#admin = new AdminServer({ metrics: () => this.#scrape(), pages: this.#pages(), clock, log });
     registerAgentMetrics(this.metrics, {
       epoch: () => this.engine.epoch,
       settledEpoch: () => this.#settledEpoch,
@@ -115,13 +124,14 @@ export class ProxyProgram implements WorkerProgram {
     return this.#config;
   }
 
-  async listen(plan: ListenerPlan, handle: unknown): Promise<SocketAddress> {
+  async listen(plan: ListenerPlan, socket: number, handle: unknown): Promise<SocketAddress> {
     switch (plan.kind) {
       case "admin":
         return this.#admin.listen(handle);
       case "edge": {
         const listener = await this.engine.listen({ kind: "edge", id: plan.id }, { handle });
-        this.#listeners.set(plan.id, listener);
+        const sockets = this.#listeners.get(plan.id) ?? new Map<number, EngineListener>();
+        this.#listeners.set(plan.id, sockets.set(socket, listener));
         return listener.address;
       }
       case "local":
@@ -131,13 +141,20 @@ export class ProxyProgram implements WorkerProgram {
   }
 
   unlisten(id: string): Promise<void> {
-    const listener = this.#listeners.get(id);
+    for (const listener of this.#listeners.get(id)?.values() ?? []) void listener.close();
     this.#listeners.delete(id);
-    void listener?.close();
     return Promise.resolve();
   }
 
+  leave({ id, socket }: SocketName): void {
+    const sockets = this.#listeners.get(id);
+    sockets?.get(socket)?.leave();
+    sockets?.delete(socket);
+  }
+
   lead(): void {
+    const siblings = [...this.#siblings.values()].map(({ traffic }) => traffic);
+    this.#reportedBefore = sumTraffic([this.#gone, ...siblings]);
     this.#feed.start();
     this.#reporter.start();
   }
@@ -147,18 +164,43 @@ export class ProxyProgram implements WorkerProgram {
     void this.#reporter.stop();
   }
 
-  reload(): void {
-    this.#config = this.#applySaved() ?? this.#config;
+  reload(config?: MeshConfig): void {
+    if (config === undefined) this.#config = this.#applySaved() ?? this.#config;
+    else if (this.engine.apply(config).ok) {
+      this.#config = config;
+      this.#options.onConfig?.(config);
+    }
+    this.#settledEpoch = this.engine.epoch;
   }
 
-  sibling(pid: number, state: SiblingState | undefined): void {
-    if (state === undefined) this.#siblings.delete(pid);
-    else this.#siblings.set(pid, state);
+  sibling(pid: number, state: SiblingState): void {
+    const before = this.#siblings.get(pid);
+    this.#siblings.set(pid, state);
+    // It started with what is on disk, and what is in force could not be written there.
+    if (state.epoch < this.engine.epoch && this.#saver.failed && this.#config !== undefined) {
+      this.#options.link.saved(this.#config.epoch, this.#config);
+    }
+    const matters = before?.epoch !== state.epoch || !isDeepStrictEqual(before.busy, state.busy);
+    if (matters) this.#reporter.now();
+  }
+
+  siblingGone(pid: number, gone: readonly EdgeTraffic[]): void {
+    this.#siblings.delete(pid);
+    this.#gone = gone;
+    this.#reporter.now();
+  }
+
+  settled(epoch: number): void {
+    this.#settledEpoch = epoch;
     this.#reporter.now();
   }
 
   state(): SiblingState {
-    return { epoch: this.engine.epoch, busy: this.engine.report().busy };
+    return { epoch: this.engine.epoch, ...this.engine.report() };
+  }
+
+  async counts(): Promise<readonly MetricCounts[]> {
+    return (await this.metrics.getMetricsAsJSON()) as unknown as MetricCounts[];
   }
 
   keeper(facts: KeeperFacts): void {
@@ -202,6 +244,13 @@ export class ProxyProgram implements WorkerProgram {
     };
   }
 
+  /** One scrape shows the sum of all workers, those that ended included. */
+  async #scrape(): Promise<string> {
+    const own = await this.counts();
+    const { live, gone } = await this.#options.link.gather(own);
+    return metricsText(mergeMetrics([own, ...live, gone]));
+  }
+
   #put(config: MeshConfig): { ok: true } | { ok: false; reason: string } {
     const outcome = this.engine.apply(config);
     if (!outcome.ok) return outcome;
@@ -229,16 +278,15 @@ export class ProxyProgram implements WorkerProgram {
   #report(): ProxyReport {
     const { bootId, settings } = this.#options;
     const { refused } = this.#feed.state;
-    const own = { epoch: this.#settledEpoch, busy: this.engine.report().busy };
-    const { ejected, traffic } = this.engine.report();
+    const own = { epoch: this.#settledEpoch, ...this.engine.report() };
+    const { traffic, ...merged } = mergeSiblings(own, [...this.#siblings.values()]);
     return {
       kind: settings.kind,
       hostId: settings.hostId,
       bootId,
-      ...mergeSiblings(own, [...this.#siblings.values()]),
+      ...merged,
       ...(refused === undefined ? {} : { refused }),
-      ejected,
-      traffic,
+      traffic: [...trafficSince(sumTraffic([traffic, this.#gone]), this.#reportedBefore)],
       metricsUrl: settings.metricsUrl,
     };
   }

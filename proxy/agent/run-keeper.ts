@@ -6,7 +6,7 @@ import { UserError, messageOf } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
 import type { Settings } from "../../base/settings.ts";
 import type { Http2Limits } from "../http2/limits.ts";
-import { bindTcp } from "./handles.ts";
+import { type RawHandle, bindShared } from "./handles.ts";
 import { Keeper } from "./keeper.ts";
 import { defaultKeeperPolicy } from "./keeper-policy.ts";
 import type { ListenerPlan, SocketAddress } from "./messages.ts";
@@ -129,6 +129,7 @@ export function createKeeper(
     clock,
     random,
     log,
+    workers: settings.workers,
     drainMs: settings.drain,
     // A worker may use up its whole start, be replaced, and the next one still be in time.
     openMsMax: Math.max(10_000, settings.startMax * 2),
@@ -136,19 +137,26 @@ export function createKeeper(
   });
 }
 
+/** Sockets of one port, bound and not listened on. */
+export interface Bound {
+  readonly handles: readonly RawHandle[];
+  readonly address: SocketAddress;
+}
+
 /**
- * Binds, waiting a little for a predecessor to let go of the port: after a `kill -9` of the keeper its worker
+ * Binds as many sockets as workers are to share the port, waiting a little for a predecessor to let go of the port: after a `kill -9` of the keeper its worker
  * closes the sockets as soon as it notices.
  */
 export async function bindPatiently(
   wanted: SocketAddress,
   { clock, log }: Surroundings,
+  sockets = 1,
   patienceMs = 5_000,
-): Promise<ReturnType<typeof bindTcp>> {
+): Promise<Bound> {
   const untilMs = clock.nowMs() + patienceMs;
   for (let told = false; ; told = true) {
     try {
-      return bindTcp(wanted);
+      return bindShared(wanted, sockets);
     } catch (error) {
       const taken = error instanceof UserError && error.code === "port_taken";
       if (!taken || clock.nowMs() >= untilMs) throw error;
@@ -162,10 +170,10 @@ export async function bindPatiently(
 export async function openListener(
   keeper: Keeper,
   plan: ListenerPlan,
-  bound: ReturnType<typeof bindTcp>,
+  bound: Bound,
   log: PlainLog,
 ): Promise<void> {
-  const address = await keeper.open(plan, bound.handle);
+  const address = await keeper.open(plan, ...bound.handles);
   log.info({ listener: plan.id, address: formatAddress(address) }, "listening");
 }
 

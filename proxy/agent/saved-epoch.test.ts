@@ -24,7 +24,7 @@ const config = (epoch: number): MeshConfig => ({
 
 test("the newest epoch is on disk; of several during a write only the newest is written", async () => {
   const settled: number[] = [];
-  const saver = new EpochSaver({ path, log: silentLog, onSettled: (epoch) => settled.push(epoch) });
+  const saver = new EpochSaver({ path, log: silentLog, onSettled: ({ epoch }) => settled.push(epoch) });
   for (const epoch of [1, 2, 3, 4]) saver.save(config(epoch));
   await saver.idle();
   expect(settled).toEqual([1, 4]);
@@ -38,7 +38,7 @@ test("a disk that refuses does not stop it, and it says so until it works again"
   const saver = new EpochSaver({
     path: join(blocked, "epoch.json"),
     log: silentLog,
-    onSettled: (epoch, saved) => settled.push([epoch, saved]),
+    onSettled: ({ epoch }, saved) => settled.push([epoch, saved]),
   });
   saver.save(config(1));
   await saver.idle();

@@ -34,7 +34,7 @@ export interface EpochSaverOptions {
   readonly path: string;
   readonly log: Log;
   /** This epoch is on disk, or cannot be brought there: it may be acknowledged. */
-  readonly onSettled: (epoch: number, saved: boolean) => void;
+  readonly onSettled: (config: MeshConfig, saved: boolean) => void;
 }
 
 /**
@@ -82,7 +82,7 @@ export class EpochSaver {
         }
         this.#failed = true;
       }
-      onSettled(config.epoch, !this.#failed);
+      onSettled(config, !this.#failed);
     }
     this.#writing = undefined;
   }

@@ -1,4 +1,5 @@
 import net from "node:net";
+import os from "node:os";
 import { type Setting, setting } from "../../base/settings.ts";
 import type { SocketAddress } from "./messages.ts";
 
@@ -22,6 +23,23 @@ export function addressSetting(env: string, fallback: string, about: string): Se
     about,
     expects: 'an IP address and a port like "127.0.0.1:8080" or "[::1]:8080", port 0 for a free one',
     parse: parseAddress,
+  };
+}
+
+/** More would only cost memory, on any machine there is. */
+const WORKERS_MAX = 256;
+
+function workersSetting(env: string, about: string): Setting<number> {
+  return {
+    env,
+    fallback: "1",
+    about,
+    expects: `"auto" or a whole number from 1 to ${WORKERS_MAX}`,
+    parse: (text) => {
+      if (text === "auto") return Math.min(os.availableParallelism(), WORKERS_MAX);
+      const count = /^[1-9]\d{0,2}$/.test(text) ? Number(text) : 0;
+      return count >= 1 && count <= WORKERS_MAX ? count : undefined;
+    },
   };
 }
 
@@ -125,6 +143,10 @@ export function commonSettings(
       `${prefix}_START_MAX`,
       "20s",
       "A worker that does not serve after this long is killed and started again",
+    ),
+    workers: workersSetting(
+      `${prefix}_WORKERS`,
+      "Workers that share the ports; `auto` is one for each core. See proxy/agent for what then holds for each worker alone",
     ),
     workerHeapMax: setting.bytes(
       `${prefix}_WORKER_HEAP_MAX`,

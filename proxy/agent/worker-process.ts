@@ -23,6 +23,10 @@ export interface WorkerEvents {
 export class WorkerProcess {
   state: WorkerState = "starting";
   readonly startedMs: number;
+  /** Its place among the workers; a successor has its predecessor's. */
+  readonly slot: number;
+  /** It was told to read the newest epoch before it got its sockets. */
+  reloaded = false;
   /** Set when the keeper itself decided to end it, so that its exit is not taken for a crash. */
   endReason: string | undefined;
   readonly #child: ChildProcess;
@@ -30,7 +34,8 @@ export class WorkerProcess {
   #answered = 0;
   #greeted = false;
 
-  constructor(command: WorkerCommand, startedMs: number, events: WorkerEvents) {
+  constructor(command: WorkerCommand, slot: number, startedMs: number, events: WorkerEvents) {
+    this.slot = slot;
     this.startedMs = startedMs;
     this.#child = startChild(command);
     this.#child.on("message", (message) => {

@@ -1,29 +1,42 @@
 import type { Clock } from "../../base/clock.ts";
 import { UserError, errnoOf, messageOf } from "../../base/errors.ts";
+import type { EdgeTraffic, MeshConfig } from "../../model/mesh.ts";
+import type { MetricCounts } from "./merge-metrics.ts";
 import type {
   FromWorker,
+  Gathered,
   KeeperFacts,
   ListenerPlan,
   Result,
   SiblingState,
   SocketAddress,
+  SocketName,
   ToWorker,
 } from "./messages.ts";
 
 /** What a worker does for its keeper; the edge's and the sidecar's program implement it. */
 export interface WorkerProgram {
-  listen(plan: ListenerPlan, handle: unknown): Promise<SocketAddress>;
+  /** `socket` tells the sockets of one listener apart; the same one again takes the place of the one before. */
+  listen(plan: ListenerPlan, socket: number, handle: unknown): Promise<SocketAddress>;
   /** Stops accepting on it; connections already accepted go on. */
   unlisten(id: string): Promise<void>;
+  /** Stops accepting on one socket, which another worker serves again. */
+  leave(name: SocketName): void;
   /** Follow the feed and report. */
   lead(): void;
   /** Stop following and reporting: a successor does. */
   handOver(): void;
-  /** Apply the epoch the successor saved. */
-  reload(): void;
-  /** A draining sibling's state; undefined when it is gone. */
-  sibling(pid: number, state: SiblingState | undefined): void;
+  /** Apply the epoch the leader saved, or, when it cannot save, this one. */
+  reload(config?: MeshConfig): void;
+  /** Another worker's state. */
+  sibling(pid: number, state: SiblingState): void;
+  /** It ended; `gone` is what all that ended have counted. */
+  siblingGone(pid: number, gone: readonly EdgeTraffic[]): void;
+  /** Every other worker was told of this epoch. */
+  settled(epoch: number): void;
   state(): SiblingState;
+  /** Everything that is counted here, as JSON of prom-client. */
+  counts(): Promise<readonly MetricCounts[]>;
   keeper(facts: KeeperFacts): void;
   /** Stops accepting, finishes what is in flight, cuts the rest; how many were cut. */
   drain(timeoutMs: number): Promise<number>;
@@ -31,8 +44,13 @@ export interface WorkerProgram {
 
 /** What the program may ask of its keeper. */
 export interface KeeperLink {
-  saved(epoch: number): void;
-  /** Have the handle of a listener sent once more. */
+  /** `epoch` is in force and on disk; or, when it cannot be saved, `config` is to be handed on. */
+  saved(epoch: number, config?: MeshConfig): void;
+  /** What the other workers have counted, given what this one has. */
+  gather(own: readonly MetricCounts[]): Promise<Gathered>;
+  /** Tell the others how things are here, without waiting for the next time. */
+  tell(): void;
+  /** Have the handles of a listener sent once more. */
   again(id: string): void;
   /** @throws UserError as the keeper threw it. */
   request(body: unknown): Promise<unknown>;
@@ -53,6 +71,9 @@ export interface WorkerOptions {
   readonly start: (settings: unknown, link: KeeperLink) => Promise<WorkerProgram>;
 }
 
+/** How often a worker says how things are with it when that has changed, in milliseconds. */
+const TELL_MS = 250;
+
 /** Runs a program under a keeper until it is drained, or until the keeper dies and what is in flight is done. */
 export function runWorker({ channel, clock, start }: WorkerOptions): void {
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
@@ -60,25 +81,38 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
   let program: Promise<WorkerProgram> | undefined;
   let draining = false;
   let orphanDrainMs = 0;
-  /** Listeners of the start that have not been tried yet. */
+  /** Sockets of the start that have not been tried yet. */
   let untried = 0;
+  let lastTold = "";
 
-  const link: KeeperLink = {
-    saved: (epoch) => channel.send({ kind: "saved", epoch }),
-    again: (id) => channel.send({ kind: "again", id }),
-    request: (body) => {
-      const answer = Promise.withResolvers<unknown>();
-      requests += 1;
-      waiting.set(requests, answer);
-      channel.send({ kind: "request", request: requests, body });
-      return answer.promise;
-    },
+  const ask = (make: (request: number) => FromWorker): Promise<unknown> => {
+    const answer = Promise.withResolvers<unknown>();
+    requests += 1;
+    waiting.set(requests, answer);
+    channel.send(make(requests));
+    return answer.promise;
+  };
+  const tell = (running: WorkerProgram, always = true): void => {
+    const state = running.state();
+    const text = JSON.stringify(state);
+    if (text === lastTold && !always) return;
+    lastTold = text;
+    channel.send({ kind: "state", state });
   };
 
-  const listen = async (running: WorkerProgram, plan: ListenerPlan, handle: unknown) => {
+  const link: KeeperLink = {
+    saved: (epoch, config) =>
+      channel.send(config === undefined ? { kind: "saved", epoch } : { kind: "saved", epoch, config }),
+    gather: async (own) => (await ask((request) => ({ kind: "gather", request, own }))) as Gathered,
+    tell: () => void program?.then(tell),
+    again: (id) => channel.send({ kind: "again", id }),
+    request: (body) => ask((request) => ({ kind: "request", request, body })),
+  };
+
+  const listen = async (running: WorkerProgram, plan: ListenerPlan, socket: number, handle: unknown) => {
     const { id } = plan;
     try {
-      channel.send({ kind: "listening", id, address: await running.listen(plan, handle) });
+      channel.send({ kind: "listening", id, address: await running.listen(plan, socket, handle) });
     } catch (error) {
       const code = errnoOf(error) ?? "unknown";
       channel.send({ kind: "listen-failed", id, reason: messageOf(error), code });
@@ -90,15 +124,15 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
   const drain = async (running: WorkerProgram, timeoutMs: number, successor: boolean) => {
     if (draining) return;
     draining = true;
-    const tell = () => channel.send({ kind: "draining", ...running.state() });
     if (successor) {
       running.handOver();
       // In this order, so that the successor's first report already holds what is in flight here.
-      tell();
+      tell(running);
       channel.send({ kind: "handed-over" });
     }
-    using _telling = clock.every(250, successor ? tell : () => undefined);
     const cut = await running.drain(timeoutMs);
+    tell(running);
+    channel.send({ kind: "counted", number: 0, metrics: await running.counts() });
     channel.send({ kind: "drained", cut });
     channel.exit(0);
   };
@@ -106,8 +140,14 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
   const obey = (running: WorkerProgram, message: ToWorker, handle: unknown): void => {
     switch (message.kind) {
       case "listen":
-        void listen(running, message.plan, handle);
+        void listen(running, message.plan, message.socket, handle);
         return;
+      case "sockets":
+        untried = message.count;
+        if (untried === 0) channel.send({ kind: "serving" });
+        return;
+      case "leave":
+        return running.leave(message);
       case "unlisten":
         void running.unlisten(message.id).finally(() => {
           channel.send({ kind: "unlistened", id: message.id });
@@ -119,11 +159,22 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
         void drain(running, message.timeoutMs, message.successor);
         return;
       case "sibling":
-        return running.sibling(message.pid, { epoch: message.epoch, busy: message.busy });
+        return running.sibling(message.pid, message.state);
       case "sibling-gone":
-        return running.sibling(message.pid, undefined);
+        return running.siblingGone(message.pid, message.gone);
       case "reload":
-        return running.reload();
+        running.reload();
+        return tell(running);
+      case "config":
+        running.reload(message.config);
+        return tell(running);
+      case "settled":
+        return running.settled(message.epoch);
+      case "count":
+        void running.counts().then((metrics) => {
+          channel.send({ kind: "counted", number: message.number, metrics });
+        });
+        return;
       case "ping":
         return running.keeper(message.keeper);
       case "start":
@@ -134,10 +185,12 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
 
   channel.onMessage((message, handle) => {
     if (message.kind === "start") {
-      untried = message.listeners;
       orphanDrainMs = message.orphanDrainMs;
       program = start(message.settings, link);
-      if (untried === 0) void program.then(() => channel.send({ kind: "serving" }));
+      void program.then((running) => {
+        tell(running);
+        clock.every(TELL_MS, () => tell(running, false));
+      });
       return;
     }
     if (message.kind === "ping") channel.send({ kind: "pong", number: message.number });

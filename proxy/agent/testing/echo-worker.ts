@@ -30,15 +30,21 @@ runWorker({
   start: (settings) => {
     if ((settings as { dieAtOnce?: boolean }).dieAtOnce === true) process.exit(3);
     return Promise.resolve({
-      listen: (plan, handle) => {
+      listen: (plan, socket, handle) => {
         const server = http.createServer({ keepAliveTimeout: 1_000 }, answer);
-        servers.set(plan.id, server);
+        servers.set(`${plan.id}#${socket}`, server);
         return listenOnHandle(server, handle);
       },
       unlisten: async (id) => {
-        const server = servers.get(id);
-        servers.delete(id);
-        await new Promise((resolve) => server?.close(resolve));
+        for (const [name, server] of servers) {
+          if (!name.startsWith(`${id}#`)) continue;
+          servers.delete(name);
+          await new Promise((resolve) => server.close(resolve));
+        }
+      },
+      leave: ({ id, socket }) => {
+        servers.get(`${id}#${socket}`)?.close();
+        servers.delete(`${id}#${socket}`);
       },
       lead: () => {
         leading = true;
@@ -48,7 +54,10 @@ runWorker({
       },
       reload: () => undefined,
       sibling: () => undefined,
-      state: () => ({ epoch: 1, busy: {} }),
+      siblingGone: () => undefined,
+      settled: () => undefined,
+      state: () => ({ epoch: 1, busy: {}, ejected: {}, traffic: [] }),
+      counts: () => Promise.resolve([]),
       keeper: () => undefined,
       drain: async (timeoutMs) => {
         const closing = [...servers.values()].map(

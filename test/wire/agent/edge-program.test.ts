@@ -206,6 +206,49 @@ test("while a replaced worker drains, what it has in flight is reported, and an 
   await edge.waitForLog("drained");
 }, 30_000);
 
+test("two workers are one proxy: one scrape, one report, an epoch counts when both have it, kill -9 of one", async () => {
+  control.config = shop(3);
+  const edge = startEdge({ GILLIAM_EDGE_WORKERS: "2" });
+  await edge.waitForLog("the edge is ready");
+  await edge.waitForLog("worker serves", 2);
+  await reported(3);
+  const address = edge.address("public");
+  const counted = async () => {
+    const { body } = await get(edge.address("admin"), "/metrics");
+    return Number(/^gilliam_requests_total{[^}]*code="200"[^}]*} (\d+)$/m.exec(body)?.[1]);
+  };
+  for (let count = 0; count < 40; count += 1) await get(address, "/", "shop.localhost");
+  expect(await counted()).toBe(40);
+  const workers = edge.lines.filter(({ msg }) => msg === "worker serves").map(({ pid }) => pid as number);
+  for (const [index, victim] of workers.entries()) {
+    process.kill(victim, "SIGKILL");
+    const refused = await Promise.allSettled(
+      Array.from({ length: 10 }, () => get(address, "/", "shop.localhost")),
+    );
+    const codes = refused.flatMap((one) =>
+      one.status === "rejected" ? [(one.reason as NodeJS.ErrnoException).code] : [],
+    );
+    expect(codes).not.toContain("ECONNREFUSED");
+    await edge.waitForLog("worker serves", 3 + index);
+    expect(await counted()).toBeGreaterThanOrEqual(40); // Whoever died, what it had counted stays.
+  }
+  control.send({ kind: "config", config: shop(4, "new.localhost") });
+  await reported(4);
+  for (let count = 0; count < 20; count += 1) {
+    expect(await get(address, "/", "new.localhost")).toMatchObject({ status: 200 });
+    expect(await get(address, "/", "shop.localhost")).toMatchObject({ status: 404 });
+  }
+  await vi.waitFor(
+    () => {
+      const traffic = control.reports.at(-1)!.traffic.filter(({ to }) => to === "web.shop");
+      expect(traffic[0]?.requests).toBeGreaterThanOrEqual(20);
+    },
+    { timeout: 5_000 },
+  );
+  edge.child.kill("SIGTERM");
+  expect(await edge.exited).toBe(0);
+}, 40_000);
+
 test("what keeps it from starting is said in one piece", async () => {
   const wrong = startEdge({ GILLIAM_EDGE_LISTEN: "nowhere", GILLIAM_EDGE_DRAIN: "soon" });
   expect(await wrong.exited).toBe(2);
