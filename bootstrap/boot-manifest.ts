@@ -3,6 +3,7 @@ import type { BootManifest } from "../model/boot.ts";
 import type { RunSpec } from "../model/run-spec.ts";
 import { compileCacheOf } from "./compile-cache.ts";
 import type { Ports } from "./ports.ts";
+import type { PlatformFile } from "./state-folder.ts";
 
 export interface BootFacts {
   readonly state: string;
@@ -11,12 +12,14 @@ export interface BootFacts {
   readonly isPublic: boolean;
   /** Hash of the platform's copy: a part restarts when it changes. */
   readonly platform: string;
+  readonly consul?: PlatformFile["consul"];
 }
 
 type BootInstance = BootManifest["instances"][number];
 
 /** The platform's own parts, as the executor runs them. Pure. */
-export function bootManifest({ state, hostId, ports, isPublic, platform }: BootFacts): BootManifest {
+export function bootManifest(facts: BootFacts): BootManifest {
+  const { state, hostId, ports, isPublic, platform } = facts;
   const controlUrl = `http://127.0.0.1:${ports.control}`;
   const shared = { GILLIAM_STATE: state, GILLIAM_HOST_ID: hostId, GILLIAM_PLATFORM_HASH: platform };
   const NODE_COMPILE_CACHE = compileCacheOf(join(state, "platform", platform));
@@ -28,6 +31,7 @@ export function bootManifest({ state, hostId, ports, isPublic, platform }: BootF
         ...shared,
         GILLIAM_CONTROL_PORT: String(ports.control),
         GILLIAM_PUBLIC_PORT: String(ports.edge),
+        ...consulEnvironment(state, facts.consul),
       }),
       part("sidecar", "sidecar", "node sidecar/main.ts", ports.sidecar, "/healthz", 35_000, {
         ...proxy,
@@ -39,6 +43,19 @@ export function bootManifest({ state, hostId, ports, isPublic, platform }: BootF
         GILLIAM_EDGE_ADMIN: `127.0.0.1:${ports.edgeAdmin}`,
       }),
     ],
+  };
+}
+
+function consulEnvironment(state: string, consul: PlatformFile["consul"]): Record<string, string> {
+  if (consul === undefined) return {};
+  const names = { token: "TOKEN_FILE", ca: "CA", cert: "CERT", key: "KEY" } as const;
+  return {
+    GILLIAM_CONSUL_URL: consul.url,
+    GILLIAM_CONSUL_PREFIX: consul.prefix,
+    GILLIAM_CONSUL_DATACENTER: consul.datacenter,
+    ...Object.fromEntries(
+      consul.files.map((file) => [`GILLIAM_CONSUL_${names[file]}`, join(state, "consul", file)]),
+    ),
   };
 }
 

@@ -21,7 +21,20 @@ export interface UpOptions {
   /** The edge listens on every address of the machine, not only on 127.0.0.1. */
   readonly isPublic: boolean;
   readonly network: "auto" | "namespace" | "shared";
+  /** Where the registry is kept; undefined: as before, else on this machine. */
+  readonly consul: ConsulFlags | undefined;
 }
+
+/** Files are copied into the state folder, where control may read them. */
+export interface ConsulFlags {
+  readonly url: string;
+  readonly datacenter: string;
+  readonly prefix: string;
+  readonly files: Partial<Record<ConsulFile, string>>;
+}
+
+export const CONSUL_FILES = ["token", "ca", "cert", "key"] as const;
+export type ConsulFile = (typeof CONSUL_FILES)[number];
 
 export interface DownOptions {
   readonly state: string;
@@ -55,6 +68,12 @@ ${STATE_HELP}
   --network KIND     auto, namespace or shared: whether each instance has a network of its own
                      (default: auto, which is namespace as root where the kernel allows it)
   --driver process   how instances run; processes are the only driver of this version
+  --consul URL       keep state, registrations and leadership in this Consul (default: on this machine);
+                     what the registry of this machine holds moves there, and nothing that runs is restarted
+  --consul-token-file FILE, --consul-ca FILE, --consul-cert FILE, --consul-key FILE
+                     for access control and TLS; copied to STATE/consul/, where a new token may be put later
+  --consul-datacenter NAME, --consul-prefix NAME
+                     (default: the agent's own datacenter; gilliam)
 ${Object.values(PORTS)
   .map(
     ({ flag, standard, about }) =>
@@ -96,6 +115,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     driver: { type: "string" },
     network: { type: "string" },
     public: { type: "boolean" },
+    ...Object.fromEntries(CONSUL_FLAGS.map((flag) => [flag, { type: "string" as const }])),
     ...(Object.fromEntries(
       Object.values(PORTS).map(({ flag }) => [flag, { type: "string" as const }]),
     ) as Record<string, { type: "string" }>),
@@ -120,6 +140,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
   if (network !== "auto" && network !== "namespace" && network !== "shared") {
     problems.push(`--network must be auto, namespace or shared; it is "${network}"`);
   }
+  const consul = parseConsul(values, caller, problems);
   if (problems.length > 0) throw usage("up", problems);
   const formation = values["formation"];
   return {
@@ -133,7 +154,52 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     ports,
     isPublic: values["public"] === true,
     network: network as UpOptions["network"],
+    consul,
   };
+}
+
+const CONSUL_FLAGS = [
+  "consul",
+  "consul-token-file",
+  "consul-ca",
+  "consul-cert",
+  "consul-key",
+  "consul-datacenter",
+  "consul-prefix",
+] as const;
+
+function parseConsul(
+  values: Readonly<Record<string, string | boolean | undefined>>,
+  { cwd }: Caller,
+  problems: string[],
+): ConsulFlags | undefined {
+  const text = (flag: (typeof CONSUL_FLAGS)[number]) => {
+    const value = values[flag];
+    return typeof value === "string" ? value : "";
+  };
+  const url = text("consul");
+  if (url === "") {
+    const alone = CONSUL_FLAGS.filter((flag) => values[flag] !== undefined);
+    if (alone.length > 0) problems.push(`--${alone[0]} needs --consul URL`);
+    return undefined;
+  }
+  if (!/^https?:\/\/[^/\s]+\/?$/.test(url)) {
+    problems.push(`--consul must be like http://127.0.0.1:8500; it is "${url}"`);
+  }
+  const prefix = text("consul-prefix") || "gilliam";
+  if (!/^[a-z0-9._-]{1,100}$/.test(prefix)) {
+    problems.push(`--consul-prefix must be a-z, 0-9, dot, dash or underscore; it is "${prefix}"`);
+  }
+  const given = {
+    token: text("consul-token-file"),
+    ca: text("consul-ca"),
+    cert: text("consul-cert"),
+    key: text("consul-key"),
+  };
+  const files = Object.fromEntries(
+    Object.entries(given).flatMap(([name, path]) => (path === "" ? [] : [[name, resolve(cwd, path)]])),
+  );
+  return { url: url.replace(/\/$/, ""), datacenter: text("consul-datacenter"), prefix, files };
 }
 
 function parseDown(args: readonly string[], caller: Caller): DownOptions {

@@ -3,7 +3,7 @@ import { openSync, writeSync, fsyncSync, closeSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { errnoOf, messageOf, UserError } from "../base/errors.ts";
-import { PORTS, type PortName } from "./options.ts";
+import { CONSUL_FILES, PORTS, type ConsulFlags, type PortName } from "./options.ts";
 
 /** Raised when older platforms cannot read what newer ones write, or the other way round. */
 const STATE_VERSION = 1;
@@ -24,6 +24,15 @@ const PlatformFile = z.looseObject({
   metricsUrls: z.record(z.string(), z.string()),
   isPublic: z.boolean(),
   network: z.enum(["auto", "namespace", "shared"]),
+  /** Where the registry is; absent: on this machine. The files are those below `consul/`. */
+  consul: z
+    .object({
+      url: z.string(),
+      datacenter: z.string(),
+      prefix: z.string(),
+      files: z.array(z.enum(CONSUL_FILES)),
+    })
+    .optional(),
   ports: z.object(
     Object.fromEntries(Object.keys(PORTS).map((name) => [name, z.int()])) as Record<PortName, z.ZodInt>,
   ),
@@ -111,6 +120,25 @@ export function prepareState(state: string, randomToken: () => string): void {
     });
   }
   if (isRoot) checkReachable(state);
+}
+
+/** Copies token and certificates to where control may read them. @throws UserError "consul_file" naming each. */
+export function keepConsulFiles(state: string, { files }: ConsulFlags): void {
+  const isRoot = process.getuid?.() === 0;
+  const folder = join(state, "consul");
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  if (isRoot) chownSync(folder, PLATFORM_UID, PLATFORM_UID);
+  const problems: string[] = [];
+  for (const [name, from] of Object.entries(files)) {
+    try {
+      writeWhole(join(folder, name), readFileSync(from, "utf8"), 0o600);
+      if (isRoot) chownSync(join(folder, name), PLATFORM_UID, PLATFORM_UID);
+    } catch (error) {
+      problems.push(`${from}: ${errnoOf(error) ?? messageOf(error)}`);
+    }
+  }
+  if (problems.length > 0)
+    throw new UserError("Files for Consul cannot be read", { code: "consul_file", problems });
 }
 
 /** As root, instances and platform parts run as other users and must get through to their folders. */

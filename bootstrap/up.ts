@@ -12,7 +12,7 @@ import { hostIdFrom } from "../model/names.ts";
 import { bootManifest } from "./boot-manifest.ts";
 import { warmCompileCache } from "./compile-cache.ts";
 import { executorRuns, lockState } from "./lock.ts";
-import { PORTS, type PortName, type UpOptions } from "./options.ts";
+import { CONSUL_FILES, PORTS, type ConsulFlags, type PortName, type UpOptions } from "./options.ts";
 import { installPrograms } from "./packages.ts";
 import { get, isHealthy, waitUntil } from "./platform-client.ts";
 import {
@@ -24,6 +24,7 @@ import {
 import { choosePorts, type Ports } from "./ports.ts";
 import {
   inspectState,
+  keepConsulFiles,
   PLATFORM_UID,
   type PlatformFile,
   prepareState,
@@ -69,9 +70,13 @@ export async function up(options: UpOptions, around: Surroundings): Promise<UpRe
   using _lock = await lockState(state, around.say);
 
   const known = inspectState(state).platform;
+  if (options.consul !== undefined) {
+    await checkConsul(options.consul);
+    keepConsulFiles(state, options.consul);
+  }
   const platform =
     known !== undefined && executorRuns(state)
-      ? keepRunning(options, known, around)
+      ? await keepRunning(options, known, around)
       : await start(options, known, around);
   await waitForParts(state, platform, around);
   if (formation === undefined || options.formation === undefined) return { platform, formation: undefined };
@@ -96,8 +101,13 @@ function formationName(folder: string): string {
   });
 }
 
-/** Flags that contradict what runs are refused, not ignored. */
-function keepRunning(options: UpOptions, platform: PlatformFile, { say }: Surroundings): PlatformFile {
+/** Flags that contradict what runs are refused, not ignored; but another registry takes only a restart of control. */
+async function keepRunning(
+  options: UpOptions,
+  platform: PlatformFile,
+  around: Surroundings,
+): Promise<PlatformFile> {
+  const { say } = around;
   const different = (Object.entries(options.ports) as [PortName, number][]).filter(
     ([name, port]) => port !== 0 && port !== platform.ports[name],
   );
@@ -111,8 +121,70 @@ function keepRunning(options: UpOptions, platform: PlatformFile, { say }: Surrou
       next: "Run bootstrap/down first: what is deployed and stored stays",
     });
   }
+  const consul = consulOf(options, platform);
+  if (JSON.stringify(consul) !== JSON.stringify(platform.consul)) {
+    const changed = { ...platform, ...(consul === undefined ? {} : { consul }) };
+    say(
+      `Moving the registry to Consul at ${consul?.url ?? ""}: control and executor are restarted, nothing else …`,
+    );
+    writeBoot(options.state, changed);
+    writePlatformFile(options.state, changed);
+    await restartExecutor(changed, options.state, around);
+    return changed;
+  }
   say(`Gilliam runs already, with its state in ${options.state}; nothing is changed`);
   return platform;
+}
+
+/** What was said before holds until something else is said. */
+function consulOf({ consul }: UpOptions, known: PlatformFile | undefined): PlatformFile["consul"] {
+  if (consul === undefined) return known?.consul;
+  const { url, datacenter, prefix, files } = consul;
+  const given = CONSUL_FILES.filter(
+    (file) => files[file] !== undefined || known?.consul?.files.includes(file),
+  );
+  return { url, datacenter, prefix, files: given };
+}
+
+/** That somebody answers there. What the token may do, control finds out and says. */
+async function checkConsul({ url, files }: ConsulFlags): Promise<void> {
+  if (url.startsWith("https:") || files.ca !== undefined) return; // Control speaks TLS; we do not.
+  const answer = await get(`${url}/v1/status/leader`);
+  if (typeof answer === "object") return;
+  throw new UserError(`Nothing answers as Consul at ${url}: ${answer}`, {
+    code: "consul_away",
+    next: "Check the address, and that Consul runs there: consul members. Nothing was changed",
+  });
+}
+
+function writeBoot(state: string, { hostId, ports, isPublic, platform, consul }: PlatformFile): void {
+  const facts = { state, hostId, ports, isPublic, platform };
+  const boot = bootManifest(consul === undefined ? facts : { ...facts, consul });
+  writeWhole(join(state, "boot.json"), `${JSON.stringify(BootManifest.parse(boot), null, 2)}\n`, 0o644);
+}
+
+/** It reads the boot manifest when it starts; supervise.sh starts it again at once, and it adopts what runs. */
+async function restartExecutor(
+  { executorUrl }: PlatformFile,
+  state: string,
+  { clock }: Surroundings,
+): Promise<void> {
+  const supervisor = Number(readFileSync(join(state, "supervise/pid"), "utf8"));
+  const children = readFileSync(`/proc/${supervisor}/task/${supervisor}/children`, "utf8").trim().split(" ");
+  for (const pid of children.map(Number)) if (pid > 0 && isExecutor(pid)) process.kill(pid, "SIGKILL");
+  await waitUntil(async () => ((await isHealthy(`${executorUrl}/healthz`)) ? "it to end" : undefined), {
+    clock,
+    timeoutMs: 5_000,
+    onChange: () => undefined,
+  });
+}
+
+function isExecutor(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("executor/main.ts");
+  } catch {
+    return false;
+  }
 }
 
 function portsFor(options: UpOptions, known: PlatformFile | undefined): Promise<Ports> {
@@ -140,9 +212,8 @@ async function start(
   if (!warmCompileCache({ folder, node: nodeOf(root, folder), uid })) {
     say("  the compile cache could not be written: sidecar and edge start more slowly");
   }
-  const platform = describe(options, ports, isPublic, image, known?.hostId ?? hostIdFrom(hostname()));
-  const boot = bootManifest({ state, hostId: platform.hostId, ports, isPublic, platform: image.hash });
-  writeWhole(join(state, "boot.json"), `${JSON.stringify(BootManifest.parse(boot), null, 2)}\n`, 0o644);
+  const platform = describe(options, ports, isPublic, image, known);
+  writeBoot(state, platform);
   writePlatformFile(state, platform);
   say("Starting the executor, control, the sidecar and the edge …");
   supervise(state, folder, platform, around);
@@ -154,13 +225,14 @@ function describe(
   ports: Ports,
   isPublic: boolean,
   image: PlatformImage,
-  hostId: string,
+  known: PlatformFile | undefined,
 ): PlatformFile {
+  const consul = consulOf(options, known);
   const local = (port: number) => `http://127.0.0.1:${port}`;
   return {
     version: "1",
     platform: image.hash,
-    hostId,
+    hostId: known?.hostId ?? hostIdFrom(hostname()),
     controlUrl: local(ports.control),
     edgeUrl: local(ports.edge),
     executorUrl: local(ports.executor),
@@ -173,6 +245,7 @@ function describe(
     isPublic,
     network: options.network,
     ports,
+    ...(consul === undefined ? {} : { consul }),
   };
 }
 

@@ -130,7 +130,15 @@ export class Controller {
 
   async #step(): Promise<void> {
     const { store, random } = this.#parts;
-    await this.#adopt();
+    // A registry that cannot be written now is no reason to tell proxies and executors nothing.
+    const failed = await this.#adopt().then(
+      () => undefined,
+      (error: unknown) => error ?? new Error("adoption failed"),
+    );
+    if (failed !== undefined) {
+      await this.#tell();
+      throw failed as Error;
+    }
     for (let round = 0; round < ROUNDS_MAX; round++) {
       await this.#tell();
       const actions = reconcile(this.world(), random);

@@ -1,12 +1,16 @@
+import { randomUUID } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import { UserError, errnoOf, messageOf } from "../base/errors.ts";
 import { createLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import { readSettings } from "../base/settings.ts";
+import { type Settings, readSettings } from "../base/settings.ts";
 import { createControl } from "./control.ts";
+import type { Log } from "../base/log.ts";
 import { EmbeddedRegistry } from "./registry/embedded.ts";
+import { consulClient, openConsul, openWaitingRoom } from "./registry/open-consul.ts";
+import type { Registry } from "./registry/registry.ts";
 import { controlSettings } from "./settings.ts";
 
 /** The control process of one machine: `node control/main.ts`. Exit codes: 0 after SIGTERM, 1 on failure. */
@@ -16,7 +20,7 @@ async function main(): Promise<void> {
   const tokens = { admin: readToken(settings.state, "token"), host: readToken(settings.state, "host-token") };
   const folder = join(settings.state, "control");
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const registry = new EmbeddedRegistry({ path: join(folder, "registry.db"), clock: systemClock });
+  const registry = await openRegistry(settings, folder, log);
   const control = await createControl({
     settings,
     tokens,
@@ -40,6 +44,24 @@ async function main(): Promise<void> {
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
+}
+
+async function openRegistry(
+  settings: Settings<typeof controlSettings>,
+  folder: string,
+  log: Log,
+): Promise<Registry> {
+  if (settings.consulUrl === "") {
+    return new EmbeddedRegistry({ path: join(folder, "registry.db"), clock: systemClock });
+  }
+  const client = consulClient(settings);
+  let trouble: UserError | undefined;
+  using _room = await openWaitingRoom({ ...settings, version: readVersion() }, () => trouble);
+  const around = { folder, clock: systemClock, random: systemRandom, log, newId: randomUUID };
+  const onTrouble = (error: UserError | undefined) => {
+    trouble = error;
+  };
+  return await openConsul(client, { prefix: settings.consulPrefix, onTrouble }, around);
 }
 
 function readToken(state: string, name: string): string {

@@ -89,6 +89,33 @@ export const controlSettings = {
     2,
     1_000,
   ),
+  consulUrl: setting.text(
+    "GILLIAM_CONSUL_URL",
+    "",
+    "Consul's HTTP API, like `http://127.0.0.1:8500`: the registry is kept there; empty: on this machine",
+  ),
+  consulTokenFile: setting.text(
+    "GILLIAM_CONSUL_TOKEN_FILE",
+    "",
+    "File with the token for Consul; read before every call, so a new one needs no restart",
+  ),
+  consulDatacenter: setting.text(
+    "GILLIAM_CONSUL_DATACENTER",
+    "",
+    "Consul's datacenter; empty: the agent's own",
+  ),
+  consulPrefix: setting.text(
+    "GILLIAM_CONSUL_PREFIX",
+    "gilliam",
+    "Key in Consul below which everything is kept",
+  ),
+  consulCa: setting.text(
+    "GILLIAM_CONSUL_CA",
+    "",
+    "File with the certificate authority of Consul's certificate",
+  ),
+  consulCert: setting.text("GILLIAM_CONSUL_CERT", "", "File with the certificate shown to Consul"),
+  consulKey: setting.text("GILLIAM_CONSUL_KEY", "", "File with the key of that certificate"),
   shutdown: setting.duration(
     "GILLIAM_CONTROL_SHUTDOWN",
     "5s",

@@ -198,8 +198,13 @@ export function platformView({ store, controller, hub, version }: ApiParts): Pla
       lastSeenMs: proxy.lastSeenMs,
       metricsUrl: proxy.metricsUrl,
     })),
-    alarms: [...controller.alarms(), ...hostAlarms(world), ...hub.alarms()],
+    alarms: [...registryAlarms(store), ...controller.alarms(), ...hostAlarms(world), ...hub.alarms()],
   };
+}
+
+function registryAlarms({ registry }: Store): string[] {
+  const { trouble } = registry;
+  return trouble === undefined ? [] : [trouble];
 }
 
 function hostAlarms(world: World): string[] {

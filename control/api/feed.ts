@@ -3,6 +3,7 @@ import { z } from "zod";
 import { UserError } from "../../base/errors.ts";
 import { FeedMessage, ProxyReport } from "../../model/mesh.ts";
 import type { ApiParts } from "./parts.ts";
+import { goOnWithoutRegistry } from "./problems.ts";
 import { route } from "./route.ts";
 import { NDJSON, line } from "./stream.ts";
 
@@ -26,7 +27,9 @@ export function feedRoutes(app: FastifyInstance, parts: ApiParts): void {
 
   /** In the registry before it is told anything: a restarted control must know whom to wait for. */
   const remember = async (id: string, kind: "edge" | "sidecar", hostId: string) => {
-    await store.registry.register({ kind: "proxy", id, value: { kind, hostId } }, limits.registrationMs);
+    await store.registry
+      .register({ kind: "proxy", id, value: { kind, hostId } }, limits.registrationMs)
+      .catch(goOnWithoutRegistry);
     if (known.has(id)) return;
     known.add(id);
     parts.events.publish({ kind: "proxy", formation: null, text: `${kind} ${id} on host ${hostId} is here` });

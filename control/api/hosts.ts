@@ -5,6 +5,7 @@ import { changesOf } from "../host-reports.ts";
 import type { HostRecord } from "../store.ts";
 import { hostView } from "../views.ts";
 import type { ApiParts } from "./parts.ts";
+import { goOnWithoutRegistry } from "./problems.ts";
 import { peopleRoute, route } from "./route.ts";
 import { NDJSON, line } from "./stream.ts";
 
@@ -78,12 +79,11 @@ async function takeReport(parts: ApiParts, id: string, report: HostReport): Prom
     });
   }
   const before = reports.put(report, clock.wallMs());
-  await rememberHost(parts, report);
+  await rememberHost(parts, report).catch(goOnWithoutRegistry);
   const { executorUrl, metricsUrl } = report;
-  await store.registry.register(
-    { kind: "host", id, value: { executorUrl, metricsUrl } },
-    limits.registrationMs,
-  );
+  await store.registry
+    .register({ kind: "host", id, value: { executorUrl, metricsUrl } }, limits.registrationMs)
+    .catch(goOnWithoutRegistry);
   for (const { kind, instanceId, text } of changesOf(before, report)) {
     const record = instanceId === undefined ? undefined : store.instances.get(instanceId);
     events.publish({ kind, formation: record?.formation ?? null, text });

@@ -77,3 +77,8 @@ const TITLES: Record<number, string | undefined> = {
   504: "Gateway timeout",
   507: "Disk full",
 };
+
+/** Heartbeats are taken without a registry, too; its `trouble` says what is wrong. Other errors are thrown on. */
+export function goOnWithoutRegistry(error: unknown): void {
+  if (!(error instanceof UserError) || error.code !== "registry_unavailable") throw error;
+}

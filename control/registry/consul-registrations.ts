@@ -32,7 +32,15 @@ export class ConsulRegistrations {
   register(registration: Registration, ttlMs: number): Promise<void> {
     const text = checkRegistration(registration);
     const name = registrationKey(registration.kind, registration.id);
+    const waiting = this.#turns.get(name);
+    // While Consul is slow, renewals do not queue up: the one under way is as good.
+    if (waiting !== undefined && this.#own.get(name)?.text === text) return waiting;
     return this.#inTurn(name, () => this.#put(name, text, ttlMs));
+  }
+
+  /** With this very value, as far as is known. */
+  isRegistered({ kind, id, value }: Registration): boolean {
+    return this.#own.get(registrationKey(kind, id))?.text === JSON.stringify(value);
   }
 
   deregister(kind: Registration["kind"], id: string): Promise<void> {

@@ -41,6 +41,8 @@ export interface ConsulOptions {
   readonly newId: () => string;
   /** Consul's `session_ttl_min`, in milliseconds. @default 10_000 */
   readonly ttlMsMin?: number;
+  /** What a new registry begins with. */
+  readonly seed?: () => Promise<readonly { readonly key: string; readonly value: unknown }[]>;
   /** Told when a wiped Consul was filled again, and the like. */
   readonly onNews?: (text: string) => void;
 }
@@ -56,6 +58,7 @@ const BACKOFF = { baseMs: 250, capMs: 10_000 };
 /** Shortest time between two answers to the same watch, in milliseconds. */
 const POLL_MS_MIN = 100;
 const WAIT_MS_MAX = 55_000;
+const PROBE_MS = 5_000;
 
 /**
  * The registry of many machines. Revisions are Consul's indexes; after Consul was wiped they go on above the old ones,
@@ -81,6 +84,8 @@ export class ConsulRegistry implements Registry {
   #newest = 0;
   #id = "";
   #restoring: Promise<void> | undefined;
+  #probing: Disposable | undefined;
+  #isProbing = false;
 
   private constructor(options: ConsulOptions) {
     this.#options = options;
@@ -98,11 +103,17 @@ export class ConsulRegistry implements Registry {
   static async open(options: ConsulOptions): Promise<ConsulRegistry> {
     const registry = new ConsulRegistry(options);
     await registry.#identify();
+    registry.#probing = options.clock.every(PROBE_MS, () => void registry.#probe());
     return registry;
   }
 
   get trouble(): string | undefined {
     return this.#troubles.values().next().value;
+  }
+
+  /** All that this process has seen, as it was when it was seen. */
+  known(): Listing {
+    return { entries: this.#mirror.below(""), revision: this.#newest };
   }
 
   async get(key: string): Promise<Entry | undefined> {
@@ -233,7 +244,10 @@ export class ConsulRegistry implements Registry {
 
   async register(registration: Registration, ttlMs: number): Promise<void> {
     this.#assertOpen();
-    await this.#noting("session", () => this.#registrations.register(registration, ttlMs));
+    const done = this.#noting("session", () => this.#registrations.register(registration, ttlMs));
+    // A renewal of what is there already goes on in the background: a slow Consul must not hold up heartbeats.
+    if (this.#registrations.isRegistered(registration)) done.catch(() => undefined);
+    else await done;
   }
 
   async deregister(kind: Registration["kind"], id: string): Promise<void> {
@@ -265,9 +279,29 @@ export class ConsulRegistry implements Registry {
 
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
+    this.#probing?.[Symbol.dispose]();
     await this.#locks.close();
     this.#closing.abort(closed(this.#client.url));
     this.#client.close();
+  }
+
+  /**
+   * Watches say nothing for a minute at a time, and their token was checked when they began: so it is asked now and
+   * then whether the registry can still be read, and, after a write that failed, whether it can be written again.
+   */
+  async #probe(): Promise<void> {
+    if (this.#isProbing) return;
+    this.#isProbing = true;
+    try {
+      await this.#verified(IDENTITY_KEY);
+      if (this.#troubles.has("write")) {
+        await this.#call("write", "PUT", `/kv/${this.#prefix}/~probe`, { raw: Buffer.from("{}") });
+      }
+    } catch {
+      // It stands in `trouble`.
+    } finally {
+      this.#isProbing = false;
+    }
   }
 
   /** Reads or makes `~registry`. */
@@ -282,8 +316,20 @@ export class ConsulRegistry implements Registry {
         this.#id = id;
         return;
       }
+      if (this.#id === "") await this.#sow();
       await this.#writeIdentity(this.#id === "" ? this.#options.newId() : this.#id);
     }
+  }
+
+  /** Before the identity: a control killed on the way begins again. */
+  async #sow(): Promise<void> {
+    const seed = (await this.#options.seed?.()) ?? [];
+    for (let at = 0; at < seed.length; at += WRITES_MAX) {
+      await this.write(
+        seed.slice(at, at + WRITES_MAX).map(({ key, value }) => ({ kind: "set", key, value })),
+      );
+    }
+    if (seed.length > 0) this.#options.onNews?.(`${seed.length} entries are written to ${this.description}`);
   }
 
   async #writeIdentity(id: string): Promise<void> {

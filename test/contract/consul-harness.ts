@@ -8,10 +8,12 @@ import { consulPolicy } from "../../model/consul-policy.ts";
 import type { ConsulCluster, ConsulServer } from "../tools/consul.ts";
 import type { RegistryUnderTest } from "./registry.contract.ts";
 
+type ConsulToken = Awaited<ReturnType<ConsulCluster["token"]>>;
+
 /** A registry in a cluster of tests, in a place of its own, with exactly the rights that `gilliam consul policy` prints. */
 export interface Place {
   readonly prefix: string;
-  readonly token: Awaited<ReturnType<ConsulCluster["token"]>>;
+  readonly token: { -readonly [K in keyof ConsulToken]: ConsulToken[K] };
   readonly clients: ConsulClient[];
   /** A new connection, through `server` or the first one. */
   open(options?: { server?: ConsulServer; onNews?: (text: string) => void }): Promise<ConsulRegistry>;
