@@ -13,11 +13,11 @@ import { Listener } from "./listener.ts";
 import { Mesh, problemOf } from "./mesh.ts";
 import { registerEngineMetrics } from "./metrics.ts";
 import { EngineStats } from "./stats.ts";
+import type { HttpsRedirect } from "./tls/redirect.ts";
 import type { TlsTerminator } from "./tls/terminator.ts";
 
 export type { FailureCode } from "./failure.ts";
 export type { EngineLimits } from "./limits.ts";
-export { TlsTerminator, type TlsOptions } from "./tls/terminator.ts";
 
 /** The proxy engine: a snapshot goes in, bytes go through, events come out. Nothing here knows control or files. */
 export interface EngineOptions {
@@ -39,6 +39,8 @@ export type ListenerSpec =
       readonly id: string;
       /** With it, connections speak TLS: HTTP/2 or HTTP/1.1, as ALPN says. */
       readonly tls?: TlsTerminator;
+      /** Without TLS: sends clients there. */
+      readonly redirect?: HttpsRedirect;
     }
   /** One declared dependency of one instance. */
   | {

@@ -21,6 +21,7 @@ import type { Tunnel } from "./tunnel.ts";
 
 export type { Downstream, ExchangeOrigin } from "./sides.ts";
 
+const NO_BYTES = Buffer.alloc(0);
 const PHASE = { idle: 0, waiting: 1, connecting: 2, sending: 3, responding: 4, tunnel: 5 } as const;
 type Phase = (typeof PHASE)[keyof typeof PHASE];
 
@@ -284,6 +285,12 @@ export class Exchange implements Timed, Waiter {
     const { secured } = this.#downstream;
     if (secured !== undefined && !secured.covers(host)) {
       this.#fail("misdirected", `the certificate of this connection is not for ${host}`);
+      return undefined;
+    }
+    const location = this.origin.redirect?.locationOf(host, target);
+    if (location !== undefined) {
+      // 308 keeps method and body (RFC 9110 15.4.9).
+      this.#answer({ status: 308, fields: location, body: NO_BYTES, reason: "" });
       return undefined;
     }
     const route = matchRoute(this.context.mesh.routes, this.request);

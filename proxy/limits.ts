@@ -29,7 +29,10 @@ export interface EngineLimits {
   readonly replayBytesMax: number;
   /** Interim (1xx) responses to one request; beyond, the upstream is broken: 502. */
   readonly interimResponsesMax: number;
-  /** After an error, how long unread request bytes are swallowed so that the client can read the answer. */
+  /**
+   * After an error, how long unread request bytes are swallowed so that the client can read the answer; while draining,
+   * how long a connection that was just accepted may take for its first request.
+   */
   readonly lingerTimeoutMs: number;
   /** A tunnel (TCP, WebSocket) of which one side has ended, without a byte from the other. */
   readonly halfCloseTimeoutMs: number;

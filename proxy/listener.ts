@@ -7,7 +7,7 @@ import { edgeHopFields } from "./headers.ts";
 import { Http1Downstream } from "./http1/downstream.ts";
 import { Http2Downstream } from "./http2/downstream.ts";
 import { TcpSession } from "./tcp.ts";
-import { TlsHandshake } from "./tls/handshake.ts";
+import type { HttpsRedirect } from "./tls/redirect.ts";
 import type { SecuredConnection } from "./tls/secured.ts";
 import type { TlsStream } from "./tls/stream.ts";
 import type { TlsTerminator } from "./tls/terminator.ts";
@@ -43,6 +43,7 @@ export class Listener implements ExchangeOrigin {
   readonly kind: "edge" | "local";
   readonly from: string;
   readonly binding: Binding | undefined;
+  readonly redirect: HttpsRedirect | undefined;
   readonly context: EngineContext;
   /** The edge faces strangers: whatever they say about where a request came from is replaced. */
   readonly trustsForwarded: boolean;
@@ -65,6 +66,7 @@ export class Listener implements ExchangeOrigin {
       spec.kind === "local"
         ? new Binding(spec.from, spec.cluster, context.stats, `${spec.from}/${spec.dependency}`)
         : undefined;
+    this.redirect = spec.kind === "edge" ? spec.redirect : undefined;
     this.#spec = spec;
     this.#hopFields = `x-gilliam-from: ${this.from}\r\nvia: 1.1 ${context.name}\r\n`;
     this.#server = net.createServer();
@@ -128,6 +130,7 @@ export class Listener implements ExchangeOrigin {
       connection = new Http2Downstream(wire, this, client, hopFields, secured);
     } else connection = new Http1Downstream(stream, this, client, secured);
     this.replaceConnection(handshake, connection);
+    if (this.retiring) connection.retire();
   }
 
   /** HTTP without TLS on a TLS port: says so, in the language it was asked in. */
@@ -223,7 +226,7 @@ export class Listener implements ExchangeOrigin {
       (handle as { close(): void }).close();
       return;
     }
-    this.#connections.add(new TlsHandshake(handle, this, terminator, served, addressOf(handle), undefined));
+    this.#connections.add(terminator.begin(handle, this, served, addressOf(handle), undefined));
   }
 }
 

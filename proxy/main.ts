@@ -5,18 +5,25 @@ import { readSettings } from "../base/settings.ts";
 import { writeCompileCacheSoon } from "./agent/compile-cache.ts";
 import * as run from "./agent/run-keeper.ts";
 import { edgeSettings } from "./agent/settings.ts";
+import { edgeTlsSettings, ticketSecrets, tlsWorkerSettings } from "./agent/tls-settings.ts";
 import { http2Settings } from "./http2/limits.ts";
 
 /** The edge: a keeper that owns the public and the admin socket, and the workers that serve them. */
 async function main(): Promise<void> {
   if (process.argv.includes("--warm-cache")) return; // Everything is loaded by now: Node writes its cache and ends.
-  const settings = readSettings("edge", edgeSettings, process.env);
+  const settings = readSettings("edge", { ...edgeSettings, ...edgeTlsSettings }, process.env);
   const http2Limits = readSettings("edge", http2Settings, process.env);
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("edge", stateDir, systemClock, systemRandom);
   const token = run.readHostToken(settings, stateDir);
   const admin = await run.bindPatiently(settings.admin, around);
-  const listen = await run.bindPatiently(settings.listen, around, settings.workers);
+  const { workers } = settings;
+  const listen = await run.bindPatiently(settings.listen, around, workers);
+  const secure =
+    settings.tlsListen === null ? undefined : await run.bindPatiently(settings.tlsListen, around, workers);
+  const tls = tlsWorkerSettings(settings, around.folder, secure?.address.port);
+  const answer =
+    tls === undefined || tls.sessionMs === 0 ? undefined : await ticketSecrets(tls.sessionMs, systemClock);
   const keeper = run.createKeeper(
     {
       part: "edge",
@@ -24,6 +31,8 @@ async function main(): Promise<void> {
       http2Limits,
       workerEntry: join(import.meta.dirname, "agent/edge-worker.ts"),
       environment: { PATH: process.env["PATH"] ?? "" },
+      tls,
+      ...(answer === undefined ? {} : { onRequest: answer }),
     },
     around,
     token,
@@ -35,6 +44,9 @@ async function main(): Promise<void> {
     await Promise.all([
       run.openListener(keeper, { kind: "admin", id: "admin" }, admin, around.log),
       run.openListener(keeper, { kind: "edge", id: "public" }, listen, around.log),
+      ...(secure === undefined
+        ? []
+        : [run.openListener(keeper, { kind: "edge", id: "secure", secure: true }, secure, around.log)]),
     ]);
   } catch (error) {
     await keeper.stop(0);

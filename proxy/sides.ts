@@ -2,6 +2,7 @@ import type { Binding } from "./binding.ts";
 import type { FailureCode } from "./failure.ts";
 import type { RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
+import type { HttpsRedirect } from "./tls/redirect.ts";
 import type { SecuredConnection } from "./tls/secured.ts";
 import type { Tunnel, TunnelEnd } from "./tunnel.ts";
 
@@ -109,5 +110,6 @@ export interface ExchangeOrigin {
   readonly from: string;
   /** Of a local listener; the edge asks its routes. */
   readonly binding: Binding | undefined;
+  readonly redirect: HttpsRedirect | undefined;
   bindingTo(cluster: string): Binding;
 }

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { settingsReference } from "../base/settings.ts";
 import { edgeSettings } from "../proxy/agent/settings.ts";
+import { edgeTlsSettings } from "../proxy/agent/tls-settings.ts";
 import { sidecarSettings } from "../sidecar/settings.ts";
 
 /** Formatters pad table cells; what is said is what counts. */
@@ -15,6 +16,7 @@ const squeeze = (text: string) =>
 
 test.for([
   { readme: "proxy/agent/README.md", table: edgeSettings },
+  { readme: "proxy/README.md", table: edgeTlsSettings },
   { readme: "sidecar/README.md", table: sidecarSettings },
 ])("the settings in $readme are those of the code", ({ readme, table }) => {
   const text = readFileSync(join(import.meta.dirname, "..", readme), "utf8");

@@ -12,10 +12,16 @@ import type { WorkerSettings } from "./worker-settings.ts";
 runWorker({
   channel: parentChannel(),
   clock: systemClock,
-  start: (given, link) => {
+  start: async (given, link) => {
     const settings = given as WorkerSettings;
     const log = createLog({ part: "edge", level: settings.logLevel });
+    // Loaded only where it is wanted: TLS costs memory.
+    const tls =
+      settings.tls === undefined
+        ? undefined
+        : await (await import("./edge-tls.ts")).startEdgeTls(settings.tls, link, systemClock, log);
     const program = new ProxyProgram({
+      ...(tls === undefined ? {} : { tls, pages: tls.pages }),
       settings,
       link,
       clock: systemClock,
@@ -33,6 +39,6 @@ runWorker({
         }),
     });
     writeCompileCacheSoon(systemClock, () => log.info("compile cache written"));
-    return Promise.resolve(program);
+    return program;
   },
 });

@@ -34,6 +34,8 @@ const RULES: Readonly<Record<string, Rule>> = {
   gilliam_keeper_worker_deaths_total: Math.max,
   gilliam_keeper_worker_hangs_total: Math.max,
   gilliam_keeper_hot_restarts_total: Math.max,
+  gilliam_certificate_expiry_seconds: Math.min,
+  gilliam_certificate_problems: Math.max,
   process_start_time_seconds: Math.min,
   nodejs_eventloop_utilization_ratio: Math.max, // The busiest is the one that queues.
   nodejs_eventloop_lag_max_seconds: Math.max,

@@ -8,7 +8,8 @@ import type { MetricCounts } from "./merge-metrics.ts";
 
 /** A listening socket the keeper owns and what a worker shall do with connections to it. */
 export type ListenerPlan =
-  | { readonly kind: "edge"; readonly id: string }
+  /** `secure`: over TLS. */
+  | { readonly kind: "edge"; readonly id: string; readonly secure?: true }
   | { readonly kind: "admin"; readonly id: string }
   /** The sidecar's local-ports API on its Unix socket. */
   | { readonly kind: "api"; readonly id: string }

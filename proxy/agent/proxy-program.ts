@@ -15,6 +15,7 @@ import type { KeeperFacts, ListenerPlan, SiblingState, SocketAddress, SocketName
 import { registerAgentMetrics } from "./agent-metrics.ts";
 import { Reporter } from "./reporter.ts";
 import { EpochSaver, loadSavedEpoch } from "./saved-epoch.ts";
+import type { EdgeTls } from "./edge-tls.ts";
 import { mergeSiblings, sumTraffic, trafficSince } from "./siblings.ts";
 import type { KeeperLink, WorkerProgram } from "./worker.ts";
 import type { WorkerSettings } from "./worker-settings.ts";
@@ -28,6 +29,8 @@ export interface ProxyProgramOptions {
   /** New at every start. */
   readonly bootId: string;
   readonly createEngine: (onAccess: AccessLog["record"]) => Engine;
+  /** Of an edge that terminates TLS. */
+  readonly tls?: EdgeTls;
   /** Admin pages besides the common ones. */
   readonly pages?: AdminPages;
   /** Called with each configuration that is in force. */
@@ -66,6 +69,7 @@ export class ProxyProgram implements WorkerProgram {
     this.engine = createEngine(this.#accessLog.record);
     this.metrics = createMetrics(settings.kind);
     this.engine.registerMetrics(this.metrics);
+    options.tls?.registerMetrics(this.metrics);
     this.#config = this.#applySaved();
     this.#settledEpoch = this.engine.epoch;
     this.#saver = new EpochSaver({
@@ -129,7 +133,9 @@ export class ProxyProgram implements WorkerProgram {
       case "admin":
         return this.#admin.listen(handle);
       case "edge": {
-        const listener = await this.engine.listen({ kind: "edge", id: plan.id }, { handle });
+        const { tls } = this.#options;
+        const spec = { kind: "edge", id: plan.id, ...tls?.listenerOptions(plan.secure === true) } as const;
+        const listener = await this.engine.listen(spec, { handle });
         const sockets = this.#listeners.get(plan.id) ?? new Map<number, EngineListener>();
         this.#listeners.set(plan.id, sockets.set(socket, listener));
         return listener.address;

@@ -13,7 +13,7 @@ import type { ListenerPlan, SocketAddress } from "./messages.ts";
 import { type PlainLog, createPlainLog } from "./plain-log.ts";
 import { type commonSettings, formatAddress } from "./settings.ts";
 import type { WorkerCommand } from "./worker-process.ts";
-import type { WorkerSettings } from "./worker-settings.ts";
+import type { TlsWorkerSettings, WorkerSettings } from "./worker-settings.ts";
 
 export type CommonSettings = Settings<ReturnType<typeof commonSettings>>;
 
@@ -32,6 +32,8 @@ export interface KeeperPlan {
   readonly workerEntry: string;
   /** Absent: the defaults. */
   readonly http2Limits?: Http2Limits;
+  /** Absent: no TLS. */
+  readonly tls?: TlsWorkerSettings | undefined;
   /** Of the keeper's environment, what the worker may see. */
   readonly environment: Readonly<Record<string, string>>;
   readonly prefix?: readonly string[];
@@ -117,6 +119,7 @@ export function createKeeper(
     feedSilentMs: settings.feedSilence,
     reportEveryMs: settings.reportEvery,
     ...(plan.http2Limits === undefined ? {} : { http2Limits: plan.http2Limits }),
+    ...(plan.tls === undefined ? {} : { tls: plan.tls }),
   };
   return new Keeper({
     command,

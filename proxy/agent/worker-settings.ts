@@ -18,4 +18,21 @@ export interface WorkerSettings {
   readonly reportEveryMs: number;
   /** Absent: the defaults. */
   readonly http2Limits?: Http2Limits;
+  /** Absent: no TLS. */
+  readonly tls?: TlsWorkerSettings;
+}
+
+/** What the edge's worker must know to terminate TLS. */
+export interface TlsWorkerSettings {
+  /** Of the certificates. */
+  readonly dir: string;
+  readonly defaultCertificate: string;
+  readonly unknownName: "default" | "refuse";
+  readonly versionMin: "TLSv1.2" | "TLSv1.3";
+  readonly sessionMs: number;
+  readonly pollMs: number;
+  readonly expiryWarningMs: number;
+  readonly hsts: string;
+  /** Where clients without TLS are sent; undefined: they are served. */
+  readonly redirectPort?: number | undefined;
 }

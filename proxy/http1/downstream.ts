@@ -79,7 +79,12 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   /** Ends as soon as what is being served is done; at once when nothing is. */
   retire(): void {
     this.#closeAfter = true;
-    if (this.#state === STATE.head) this.#linger();
+    if (this.#state !== STATE.head || this.#pieces !== undefined) return;
+    if (this.#served) return this.#linger();
+    // Accepted a moment ago: its first request may be on its way, and nobody expects to lose that one.
+    const { clock, limits, wheel } = this.#listener.context;
+    this.#dueMs = Math.min(this.#dueMs, clock.nowMs() + limits.lingerTimeoutMs);
+    wheel.watch(this, this.#dueMs);
   }
 
   destroy(): void {

@@ -86,17 +86,6 @@ function hostsOf(subjectAltName: string): string[] {
   return hosts;
 }
 
-/**
- * True when a certificate for `hosts` may answer for `host` (lower case, without port; RFC 9525 6.3): by its name, or
- * by a wildcard that stands for exactly one label.
- */
-export function coversHost(hosts: readonly string[], host: string): boolean {
-  const bare = host.startsWith("[") ? host.slice(1, -1) : host;
-  if (hosts.includes(bare)) return true;
-  const dot = bare.indexOf(".");
-  return dot > 0 && hosts.includes(`*${bare.slice(dot)}`);
-}
-
 /** Which of several answers for a name: exact names first, then wildcards; of two for one name the later to expire. */
 export class CertificateTable<T extends { readonly facts: CertificateFacts }> {
   readonly entries: readonly T[];

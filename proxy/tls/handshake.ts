@@ -4,7 +4,10 @@ import type { Connection, Listener } from "../listener.ts";
 import { type HandshakeFailure, handshakeFailure } from "./reasons.ts";
 import { SecuredConnection } from "./secured.ts";
 import { TlsStream, type TlsStreamEvents } from "./stream.ts";
-import { ALPN_PROTOCOLS, type ServedCertificate, type TlsTerminator } from "./terminator.ts";
+import type { ServedCertificate, TlsTerminator } from "./terminator.ts";
+
+/** `h2` first: a client that speaks both gets it. In wire format (RFC 7301 3.1). */
+const ALPN_PROTOCOLS: Buffer = Buffer.from("\x02h2\x08http/1.1", "latin1");
 
 /**
  * A fatal alert, unrecognized_name (RFC 6066 3). The server has not said hello when a name is refused, so it goes
@@ -51,10 +54,8 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
     );
   }
 
-  /** Nothing is promised to it yet. */
-  retire(): void {
-    this.destroy();
-  }
+  /** It was accepted, so its first request is served; see `Listener.serveSecured`. */
+  retire(): void {}
 
   destroy(): void {
     if (this.#over) return;

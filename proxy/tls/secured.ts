@@ -1,5 +1,4 @@
 import { hostOf } from "../routing.ts";
-import { coversHost } from "./certificate.ts";
 
 /** What a request must know of the TLS connection it came on. */
 export class SecuredConnection {
@@ -21,4 +20,15 @@ export class SecuredConnection {
     this.#covered = coversHost(this.#hosts, hostOf(authority));
     return this.#covered;
   }
+}
+
+/**
+ * True when a certificate for `hosts` may answer for `host` (lower case, without port; RFC 9525 6.3): by its name, or
+ * by a wildcard that stands for exactly one label.
+ */
+export function coversHost(hosts: readonly string[], host: string): boolean {
+  const bare = host.startsWith("[") ? host.slice(1, -1) : host;
+  if (hosts.includes(bare)) return true;
+  const dot = bare.indexOf(".");
+  return dot > 0 && hosts.includes(`*${bare.slice(dot)}`);
 }

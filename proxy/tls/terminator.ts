@@ -1,12 +1,15 @@
 import { constants, randomBytes } from "node:crypto";
 import tls from "node:tls";
 import { UserError, messageOf } from "../../base/errors.ts";
+import type { Connection, Listener } from "../listener.ts";
 import {
   type CertificateFacts,
   type CertificatePair,
   CertificateTable,
   readCertificate,
 } from "./certificate.ts";
+import { TlsHandshake } from "./handshake.ts";
+import { TICKET_KEYS_BYTES } from "./tickets.ts";
 
 export interface TlsOptions {
   /** @default "TLSv1.2" */
@@ -46,13 +49,7 @@ const GROUPS = "X25519MLKEM768:X25519:P-256:P-384";
 /** TLS 1.2 lets a client renegotiate at will otherwise, which costs us and not the client. */
 const SECURE_OPTIONS = constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_NO_COMPRESSION;
 
-/** `h2` first: a client that speaks both gets it. In wire format (RFC 7301 3.1). */
-export const ALPN_PROTOCOLS: Buffer = Buffer.from("\x02h2\x08http/1.1", "latin1");
-
 const SESSION_MS = 12 * 3_600_000;
-
-/** A name, a key to sign with and a key to encrypt with, 16 bytes each. */
-export const TICKET_KEYS_BYTES = 48;
 
 /**
  * What TLS listeners answer with: certificates, chosen by the name a client asks for, and the keys of session tickets.
@@ -113,6 +110,28 @@ export class TlsTerminator {
   /** Is there a certificate for `host`, lower case and without port? */
   covers(host: string): boolean {
     return this.#table.find(host) !== undefined;
+  }
+
+  /**
+   * Serves an accepted handle of `listener`, with `served` while no name is known; `early` was read of it already.
+   * Here, and not in the listener, so that only those load TLS who use it.
+   */
+  begin(
+    handle: unknown,
+    listener: Listener,
+    served: ServedCertificate,
+    client: string,
+    early: Uint8Array | undefined,
+  ): Connection {
+    return new TlsHandshake(handle, listener, this, served, client, early);
+  }
+
+  /**
+   * Would `setCertificates` take this pair?
+   * @throws UserError `bad_certificate`
+   */
+  check(pair: CertificatePair): void {
+    this.#serve(pair);
   }
 
   #use(served: readonly ServedCertificate[]): void {

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { makeDevCertificate } from "../../../bootstrap/dev-certificate.ts";
-import { CertificateTable, coversHost, readCertificate } from "../../../proxy/tls/certificate.ts";
+import { CertificateTable, readCertificate } from "../../../proxy/tls/certificate.ts";
+import { coversHost } from "../../../proxy/tls/secured.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 22);
 

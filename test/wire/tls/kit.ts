@@ -2,8 +2,7 @@ import tls from "node:tls";
 import { makeDevCertificate } from "../../../bootstrap/dev-certificate.ts";
 import { systemClock } from "../../../base/clock.ts";
 import { createMetrics } from "../../../base/metrics.ts";
-import type { TlsOptions } from "../../../proxy/engine.ts";
-import { TlsTerminator } from "../../../proxy/engine.ts";
+import { type TlsOptions, TlsTerminator } from "../../../proxy/tls/terminator.ts";
 import type { CertificatePair } from "../../../proxy/tls/certificate.ts";
 import { type Rig, type RigOptions, rig } from "../kit.ts";
 
