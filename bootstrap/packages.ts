@@ -14,6 +14,8 @@ const PROGRAMS = [
   { program: "haproxy", debian: "haproxy", need: "tests" },
   { program: "openssl", debian: "openssl", need: "tests" },
   { program: "curl", debian: "curl", need: "tests" },
+  { program: "dockerd", debian: "docker.io", need: "root tests" },
+  { program: "debootstrap", debian: "debootstrap", need: "root tests" },
 ] as const;
 
 /** Keeps packages that bring a server from starting it: the tests start their own (Debian policy manual, 9.3.3.1). */
@@ -40,7 +42,8 @@ export function missingPrograms({
       (need === "always" ||
         (need === "root" && isRoot) ||
         (need === "shop" && shop) ||
-        (need === "tests" && tests)) &&
+        (need === "tests" && tests) ||
+        (need === "root tests" && tests && isRoot)) &&
       !isOnPath(program, path),
   );
 }

@@ -1,4 +1,4 @@
-import type { Resources, RunSpec } from "../model/run-spec.ts";
+import type { ContainerNeeds, Resources, RunSpec } from "../model/run-spec.ts";
 
 /**
  * The port to whatever runs instances on this host. One contract suite, test/contract/driver.contract.ts, holds
@@ -82,6 +82,16 @@ export interface PrepareRequest {
   /** `platform` and `sidecar` run as the platform's user, the sidecar with CAP_SYS_ADMIN. */
   readonly privileges: Privileges;
   readonly resources: Resources;
+  /** What a container needs to know besides; drivers of processes need none of it. */
+  readonly container?: ContainerRequest | undefined;
+}
+
+export interface ContainerRequest {
+  readonly needs: ContainerNeeds;
+  /** Names that are this instance's own localhost: its declared dependencies. */
+  readonly hosts: readonly string[];
+  /** The manifest names no health check of its own, so the image's counts. */
+  readonly imageHealthCheck: boolean;
 }
 
 export type Privileges = "none" | "platform" | "sidecar";
@@ -105,8 +115,10 @@ export interface StartRequest {
   readonly instanceId: string;
   /** Working directory: the image. */
   readonly folder: string;
-  /** Shell command line. */
-  readonly command: string;
+  /** Name of the container image; undefined for processes. */
+  readonly image?: string | undefined;
+  /** Shell command line; undefined: what a container image starts by itself. */
+  readonly command: string | undefined;
   /** All of its environment; nothing is added. */
   readonly environment: Readonly<Record<string, string>>;
 }
@@ -136,10 +148,21 @@ export interface ExecRequest {
   /** Program and arguments, no shell. */
   readonly command: readonly string[];
   readonly folder: string;
+  /** Name of the container image; undefined for processes. */
+  readonly image?: string | undefined;
   readonly environment: Readonly<Record<string, string>>;
   readonly stdin?: Uint8Array | undefined;
   readonly onOutput: (stream: "stdout" | "stderr", bytes: Buffer) => void;
   readonly signal?: AbortSignal | undefined;
+  /** Runs it on a terminal of its own: both streams are one, and what is typed comes as it is typed. */
+  readonly terminal?: Terminal | undefined;
+}
+
+export interface Terminal {
+  /** Calls back with what is typed, from the first byte on. */
+  onInput(callback: (bytes: Uint8Array) => void): void;
+  /** Calls back with the size in characters, the first one at once. */
+  onResize(callback: (size: { readonly columns: number; readonly rows: number }) => void): void;
 }
 
 export interface Listener {
@@ -153,4 +176,4 @@ export interface Usage {
   readonly cpuSeconds: number;
 }
 
-export type { Resources };
+export type { ContainerNeeds, Resources };

@@ -43,6 +43,26 @@ export const Resources = z.strictObject({
 });
 export type Resources = z.infer<typeof Resources>;
 
+/**
+ * What loosens the hardening of a container. Absent: own unprivileged user, no capabilities, no new privileges,
+ * read-only root, nothing of the host. Only the docker driver has use for it.
+ */
+export const ContainerNeeds = z.strictObject({
+  /** `image`: whoever the image says, which is root where it says nothing. */
+  user: z.enum(["own", "image"]).optional(),
+  writableRoot: z.boolean().optional(),
+  newPrivileges: z.boolean().optional(),
+  /** Linux capabilities without `CAP_`, like NET_BIND_SERVICE. */
+  capabilities: z.array(z.string().regex(/^[A-Z][A-Z_]{1,40}$/)).optional(),
+  /** Folders of the host, `/host/path:/path` with `:ro` when they may only be read. */
+  mounts: z.array(z.string().regex(/^\/[^:]*:\/[^:]*(?::r[ow])?$/)).optional(),
+  /** Further folders that may be written to; in memory, gone with the instance. */
+  scratch: z.array(z.string().startsWith("/")).optional(),
+  /** Where the volume appears. */
+  volumePath: z.string().startsWith("/").optional(),
+});
+export type ContainerNeeds = z.infer<typeof ContainerNeeds>;
+
 export const RunSpec = z.strictObject({
   formation: Name,
   service: Name,
@@ -63,6 +83,7 @@ export const RunSpec = z.strictObject({
   dependencies: z.array(DependencySpec),
   /** A named folder that outlives instances and releases; its path is in $VOLUME. */
   volume: Name.optional(),
+  container: ContainerNeeds.optional(),
   stop: z.strictObject({
     signal: z.enum(["SIGTERM", "SIGINT", "SIGQUIT"]),
     /** Milliseconds between the signal and SIGKILL. */

@@ -6,6 +6,7 @@ import { installPrograms } from "../bootstrap/packages.ts";
 import { messageOf, UserError } from "../base/errors.ts";
 import { type Outcome, readVitest } from "./run-outcome.ts";
 import { consulBinary } from "./tools/consul.ts";
+import { prepareBase } from "./tools/docker.ts";
 
 /** Runs the gate's steps and every suite one after the other, and adds up what came of them. */
 
@@ -41,7 +42,7 @@ async function main(args: readonly string[]): Promise<number> {
     process.stderr.write(`test/run: ${unknown.join(", ")} is not known\n${HELP}\n`);
     return 2;
   }
-  const outcomes: Outcome[] = [prepare()];
+  const outcomes: Outcome[] = [await prepare()];
   if (named.length === 0) for (const [name, command] of GATES) outcomes.push(await runGate(name, command));
   for (const suite of SUITES.filter((name) => named.length === 0 || named.includes(name))) {
     outcomes.push(await runSuite(suite));
@@ -50,10 +51,10 @@ async function main(args: readonly string[]): Promise<number> {
 }
 
 /**
- * System packages and a real Consul; nothing is fetched when all is there. Without a program that the tests only compare with, those tests
+ * System packages, a real Consul and a base image for Docker; nothing is fetched when all is there. Without a program that the tests only compare with, those tests
  * are skipped, by name.
  */
-function prepare(): Outcome {
+async function prepare(): Promise<Outcome> {
   const need = { isRoot: process.getuid?.() === 0, shop: true, path: process.env["PATH"] ?? "" };
   try {
     installPrograms(need, say);
@@ -62,6 +63,7 @@ function prepare(): Outcome {
   }
   try {
     installPrograms({ ...need, tests: true }, say);
+    if (need.isRoot) await prepareBase(say);
     consulBinary(); // Kept in the user's cache folder; fetched once.
     return { passed: 0, failures: [], skipped: [] };
   } catch (error) {

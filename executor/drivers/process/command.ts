@@ -11,13 +11,17 @@ export interface CommandResult {
 const TOOL_MS_MAX = 15_000;
 
 /** Runs a tool of the system with nothing but a PATH; never throws for its exit code. */
-export function runTool(argv: readonly string[], input = ""): Promise<CommandResult> {
+export function runTool(
+  argv: readonly string[],
+  input = "",
+  timeoutMs = TOOL_MS_MAX,
+): Promise<CommandResult> {
   const [program = "", ...args] = argv;
   return new Promise((resolve) => {
     const child = spawn(program, args, {
       stdio: ["pipe", "pipe", "pipe"],
       env: { PATH: TOOL_PATH, LC_ALL: "C" },
-      timeout: TOOL_MS_MAX,
+      timeout: timeoutMs,
       killSignal: "SIGKILL",
     });
     let stdout = "";

@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, statSync, writeFileSync } from "node:fs";
 import type { Log } from "../../../base/log.ts";
 import { mustRun, runTool } from "./command.ts";
 import {
@@ -70,12 +70,19 @@ export class NamespaceNetwork {
     return slotAddress(this.#subnet, slot);
   }
 
-  /** Makes the namespace of `slot`; one that is there and whole is kept, whatever uses it. */
-  async create(slot: number, port: number | undefined): Promise<void> {
+  /**
+   * Makes the namespace of `slot`; one that is there and whole is kept, whatever uses it. With `ownerPid` it is the
+   * one that this process already lives in, which only gets its link.
+   */
+  async create(slot: number, port: number | undefined, ownerPid?: number): Promise<void> {
     const name = this.nameOf(slot);
-    if (await this.#isWhole(slot)) return;
+    if (this.#isNamespaceOf(slot, ownerPid) && (await this.#isWhole(slot))) return;
     await this.delete(slot);
-    await mustRun(["ip", "netns", "add", name]);
+    await mustRun(
+      ownerPid === undefined
+        ? ["ip", "netns", "add", name]
+        : ["ip", "netns", "attach", name, String(ownerPid)],
+    );
     await mustRun(
       ["ip", "-batch", "-"],
       `link add ${name} type veth peer name eth0 address ${slotHardwareAddress(this.#subnet, slot)} netns ${name}\n`,
@@ -121,6 +128,13 @@ export class NamespaceNetwork {
   async dismantle(): Promise<void> {
     for (const slot of await this.slots()) await this.delete(slot);
     await runTool(["ip", "link", "delete", this.bridge]);
+  }
+
+  #isNamespaceOf(slot: number, ownerPid: number | undefined): boolean {
+    if (ownerPid === undefined) return true;
+    const identity = (path: string) => statSync(path, { throwIfNoEntry: false })?.ino;
+    const wanted = identity(`/proc/${ownerPid}/ns/net`);
+    return wanted !== undefined && identity(this.pathOf(slot)) === wanted;
   }
 
   async #isWhole(slot: number): Promise<boolean> {

@@ -149,6 +149,8 @@ export class ProcessDriver implements Driver {
 
   async start({ instanceId, folder, command, environment }: StartRequest): Promise<Running> {
     const record = this.#mustGet(instanceId);
+    if (command === undefined)
+      throw new UserError(`There is no command to start ${instanceId} with`, { code: "no_command" });
     await this.kill(instanceId);
     await this.#running.get(instanceId)?.catch(() => undefined); // It reads the files that are cleared next.
     const runFolder = this.#runFolder(instanceId);

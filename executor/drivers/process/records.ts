@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { z } from "zod";
 import { readDurable, writeDurable } from "../../../base/durable-file.ts";
 import { UserError } from "../../../base/errors.ts";
+import { ContainerNeeds, Resources } from "../../../model/run-spec.ts";
 import { SLOT_MAX } from "./subnet.ts";
 
 /** The folders of instances and volumes, and the number (slot) that gives an instance its user and its address. */
@@ -17,11 +18,18 @@ const Record = z.object({
   /** What it was given: equal to `port`, except on a shared loopback. */
   actualPort: z.int().optional(),
   volume: z.string().optional(),
+  /** The next two only of containers. */
+  resources: Resources.optional(),
+  container: z
+    .object({ needs: ContainerNeeds, hosts: z.array(z.string()), imageHealthCheck: z.boolean() })
+    .optional(),
 });
 export type InstanceRecord = z.infer<typeof Record>;
 
 /** First user id of instances without a volume; the next half of the range is for owners of volumes. */
 const INSTANCE_UID_BASE = 200_000;
+/** The same for containers, which have slots of their own. */
+export const CONTAINER_UID_BASE = 204_096;
 const VOLUME_UID_BASE = 232_768;
 export const PLATFORM_UID = 199_999;
 export const BUILD_UID = 199_998;
@@ -30,6 +38,7 @@ export class Records {
   readonly instancesFolder: string;
   readonly #volumesFolder: string;
   readonly #root: boolean;
+  readonly #uidBase: number;
   readonly #records = new Map<string, InstanceRecord>();
   #lastSlot = 0;
 
@@ -38,11 +47,14 @@ export class Records {
     instancesFolder: string;
     volumesFolder: string;
     root: boolean;
+    /** User id of slot 0. */
+    uidBase?: number;
     onDamaged: (id: string) => void;
   }) {
     this.instancesFolder = options.instancesFolder;
     this.#volumesFolder = options.volumesFolder;
     this.#root = options.root;
+    this.#uidBase = options.uidBase ?? INSTANCE_UID_BASE;
     mkdirSync(this.instancesFolder, { recursive: true, mode: 0o711 });
     mkdirSync(this.#volumesFolder, { recursive: true, mode: 0o711 });
     for (const id of readdirSync(this.instancesFolder)) {
@@ -116,7 +128,7 @@ export class Records {
   chooseUid(slot: number, privileges: InstanceRecord["privileges"], volume: string | undefined) {
     if (!this.#root) return undefined;
     if (privileges !== "none") return PLATFORM_UID;
-    return volume === undefined ? INSTANCE_UID_BASE + slot : this.#volumeOwner(volume);
+    return volume === undefined ? this.#uidBase + slot : this.#volumeOwner(volume);
   }
 
   /** Makes the volume when it is new; a volume is never emptied, moved or given away. */
