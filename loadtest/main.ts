@@ -12,12 +12,17 @@ import { absentees, summarize, toHtml, toMarkdown } from "./report.ts";
 import type { Report, ScenarioReport } from "./report.ts";
 import { SCENARIOS, invited } from "./scenarios.ts";
 import type { Scenario } from "./scenarios.ts";
+import { measureSwaps, swapsToMarkdown } from "./swap.ts";
 import { startEchoUpstream, startGrpcUpstream, startHttp1Upstream } from "./upstream.ts";
 
 const USAGE = `npm run loadtest -- peers [options]
 
 Compares edge and sidecar with other proxies: CPU per request, throughput, latency at half load, memory.
 A short look: --rounds 1 --seconds 1 --warm-up 0.
+
+npm run loadtest -- swap [--seconds N] [--prefer]
+
+Replaces a configuration of 1,000 routes and 5,000 endpoints under load: errors, and how long nothing else ran.
 
   --scenario NAME   one of ${SCENARIOS.map(({ name }) => name).join(", ")}; may be given again (default: all)
   --peer NAME       one of ${PEERS.map(({ name }) => name).join(", ")}; may be given again (default: all installed)
@@ -43,6 +48,7 @@ async function main(): Promise<void> {
     },
   });
   const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
+  if (positionals[0] === "swap" && !values.help && seconds >= 1) return swapUnderLoad(seconds, values.prefer);
   if (values.help || positionals[0] !== "peers" || !(rounds >= 1) || !(seconds >= 1)) {
     process.stdout.write(USAGE);
     process.exitCode = values.help ? 0 : 2;
@@ -71,6 +77,21 @@ async function main(): Promise<void> {
   const command = `npm run loadtest -- ${process.argv.slice(2).join(" ")}`;
   const takenAt = new Date().toISOString();
   save({ command, takenAt, machine: machine(bench.cores), rounds, seconds, scenarios: reports }, values.out);
+}
+
+async function swapUnderLoad(seconds: number, prefer: boolean): Promise<void> {
+  needGenerators();
+  if (prefer) preferOurs();
+  const cores = chooseCores();
+  const folder = mkdtempSync(path.join(tmpdir(), "gilliam-loadtest-"));
+  try {
+    const result = await measureSwaps(cores, folder, seconds);
+    const about = Object.entries(machine(cores)).map(([key, value]) => `- ${key}: ${value}`);
+    process.stdout.write(`${about.join("\n")}\n\n${swapsToMarkdown(result)}`);
+    if (result.failures > 0) process.exitCode = 1;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 /** @throws when a program is missing without which nothing can be measured. */

@@ -1,5 +1,5 @@
 import type { Log } from "../base/log.ts";
-import type { MeshConfig, ProxyReport, PublicRoute } from "../model/mesh.ts";
+import type { Cluster, MeshConfig, ProxyReport, PublicRoute } from "../model/mesh.ts";
 import { routeKey, sameRequests } from "../model/route.ts";
 import { type CompiledActions, compileActions } from "./actions/compile.ts";
 import { problemOfActions } from "./actions/problems.ts";
@@ -15,32 +15,40 @@ export interface Waiter {
   retryNow(): boolean;
 }
 
+/** Clusters without a problem of their own. A delta leaves most objects as they were: they need no second look. */
+const sound = new WeakSet<Cluster>();
+/** Routes without one, and what two routes for the same requests would have in common. */
+const keys = new WeakMap<PublicRoute, string>();
+
 /** Why a configuration cannot be put in force; undefined when it can. Shapes were checked by its schema. */
 export function problemOf(config: MeshConfig): string | undefined {
   const clusters = new Set<string>();
   for (const cluster of config.clusters) {
     if (clusters.has(cluster.name)) return `cluster "${cluster.name}" is there twice`;
     clusters.add(cluster.name);
+    if (sound.has(cluster)) continue;
     const ids = new Set(cluster.endpoints.map(({ id }) => id));
     if (ids.size !== cluster.endpoints.length) return `cluster "${cluster.name}" has an endpoint id twice`;
     const releases = new Set(cluster.split.map(({ release }) => release));
     if (releases.size !== cluster.split.length)
       return `the split of cluster "${cluster.name}" names a release twice`;
+    sound.add(cluster);
   }
   const routes = new Map<string, PublicRoute[]>();
   for (const route of config.routes) {
-    const { id, host, path, cluster, actions } = route;
+    const { id, host, path, cluster } = route;
     if (!clusters.has(cluster)) return `route "${id}" leads to cluster "${cluster}", which is not there`;
-    if (!/^(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$|^\[[0-9a-f:.]+\]$/.test(host)) {
-      return `route "${id}" has the host "${host}"; allowed are lower-case names, *.name and addresses`;
+    const problem = keys.has(route) ? undefined : problemOfRoute(route);
+    if (problem !== undefined) return `route "${id}"${problem}`;
+    const key = keys.get(route) ?? routeKey(route);
+    keys.set(route, key);
+    const rivals = routes.get(key);
+    if (rivals === undefined) routes.set(key, [route]);
+    else {
+      if (rivals.some((other) => sameRequests(other, route)))
+        return `two routes serve ${host}${path}, the second is "${id}"`;
+      rivals.push(route);
     }
-    const key = routeKey(route);
-    const rivals = routes.get(key) ?? [];
-    if (rivals.some((other) => sameRequests(other, route)))
-      return `two routes serve ${host}${path}, the second is "${id}"`;
-    routes.set(key, [...rivals, route]);
-    const problem = actions && problemOfActions(actions);
-    if (problem !== undefined) return `route "${id}": ${problem}`;
   }
   for (const { id, cluster, actions } of config.edges) {
     if (!clusters.has(cluster)) return `edge "${id}" leads to cluster "${cluster}", which is not there`;
@@ -50,6 +58,15 @@ export function problemOf(config: MeshConfig): string | undefined {
   return undefined;
 }
 
+/** What follows `route "id"` in words. */
+function problemOfRoute({ host, actions }: PublicRoute): string | undefined {
+  if (!/^(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$|^\[[0-9a-f:.]+\]$/.test(host)) {
+    return ` has the host "${host}"; allowed are lower-case names, *.name and addresses`;
+  }
+  const problem = actions && problemOfActions(actions);
+  return problem === undefined ? undefined : `: ${problem}`;
+}
+
 /** The configuration in force and what lives on across configurations: endpoints with work, ejections, who waits. */
 export class Mesh implements ClusterEvents {
   epoch = 0;
@@ -57,6 +74,8 @@ export class Mesh implements ClusterEvents {
   routes: RouteTable = buildRoutes([]);
   /** By the id of a declared edge; the few that have any. */
   #edgeActions: ReadonlyMap<string, CompiledActions> = new Map();
+  /** What each cluster was made of: the same object again changes nothing. */
+  readonly #madeOf = new WeakMap<ClusterState, Cluster>();
   readonly #log: Log;
   readonly #stats: EngineStats;
   readonly #wheel: DeadlineWheel;
@@ -77,8 +96,10 @@ export class Mesh implements ClusterEvents {
     const removed: EndpointState[] = [];
     for (const cluster of config.clusters) {
       const known = this.clusters.get(cluster.name);
-      if (known !== undefined) removed.push(...known.change(cluster));
-      clusters.set(cluster.name, known ?? new ClusterState(cluster, this));
+      const state = known ?? new ClusterState(cluster, this);
+      if (known !== undefined && this.#madeOf.get(known) !== cluster) removed.push(...known.change(cluster));
+      this.#madeOf.set(state, cluster);
+      clusters.set(cluster.name, state);
     }
     for (const [name, known] of this.clusters) {
       if (!clusters.has(name)) removed.push(...known.removeAll());
