@@ -1,10 +1,10 @@
-import { existsSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync } from "node:fs";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { LocalPortsAnswer, type LocalPortsRequest } from "../model/local-ports.ts";
 import { MeshConfig, type Protocol } from "../model/mesh.ts";
-import type { Peer, PeerPlan } from "./peers.ts";
+import type { Certificate, PeerPlan } from "./peers.ts";
 import { freePort, start } from "./processes.ts";
 import type { Running } from "./processes.ts";
 
@@ -13,9 +13,6 @@ const SIDECAR = path.join(import.meta.dirname, "../sidecar/main.ts");
 /** What the load generators ask for. */
 const HOST = "127.0.0.1";
 const CLUSTER = "web.load";
-
-export const gilliamCannot: Peer["cannot"] = ({ front }) =>
-  front === "tls" || front === "h2" ? "the edge has no TLS yet" : undefined;
 
 /**
  * Ours as users run it: keeper and worker, feed, reports, metrics, sampled access log, least request over three
@@ -36,16 +33,32 @@ async function runOnce(program: Running): Promise<void> {
 
 const cacheOf = (folder: string) => path.join(folder, "keeper-cache");
 
-async function startEdge({ core, port, upstreamPorts, folder, back }: PeerPlan): Promise<Running> {
+async function startEdge(plan: PeerPlan): Promise<Running> {
+  const { core, port, upstreamPorts, folder, front, back, certificate } = plan;
   const mesh = meshOf(upstreamPorts, back === "h2c" ? "grpc" : "http");
   const control = await startFeed(mesh);
+  const secure = front === "tls" || front === "h2";
   const edge = start(core, [process.execPath, "--no-warnings", EDGE], {
     ...settingsFor(folder, control.port),
-    GILLIAM_EDGE_LISTEN: `127.0.0.1:${port}`,
+    GILLIAM_EDGE_LISTEN: `127.0.0.1:${secure ? await freePort() : port}`,
     GILLIAM_EDGE_ADMIN: `127.0.0.1:${await freePort()}`,
     GILLIAM_EDGE_ACCESS_LOG_FILE: path.join(folder, "access.log"),
+    GILLIAM_EDGE_WORKERS: "1",
+    ...(secure ? tlsSettings(folder, port, certificate) : {}),
   });
   return stoppedTogether(edge, control);
+}
+
+function tlsSettings(folder: string, port: number, { cert, key }: Certificate): Record<string, string> {
+  const dir = path.join(folder, "tls");
+  mkdirSync(dir, { recursive: true });
+  copyFileSync(cert, path.join(dir, "localhost.crt"));
+  copyFileSync(key, path.join(dir, "localhost.key"));
+  return {
+    GILLIAM_EDGE_TLS_LISTEN: `127.0.0.1:${port}`,
+    GILLIAM_EDGE_TLS_DIR: dir,
+    GILLIAM_EDGE_TLS_VERSION_MIN: "1.3",
+  };
 }
 
 async function startSidecar({ core, upstreamPorts, folder }: PeerPlan): Promise<Running> {
@@ -56,6 +69,7 @@ async function startSidecar({ core, upstreamPorts, folder }: PeerPlan): Promise<
     GILLIAM_SIDECAR_SOCKET: socketPath,
     GILLIAM_SIDECAR_ADMIN: `127.0.0.1:${await freePort()}`,
     GILLIAM_SIDECAR_ACCESS_LOG_FILE: path.join(folder, "access.log"),
+    GILLIAM_SIDECAR_WORKERS: "1",
   });
   try {
     const port = await openLocalPort(socketPath);

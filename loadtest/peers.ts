@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { gilliamCannot, startGilliam } from "./gilliam.ts";
+import { startGilliam } from "./gilliam.ts";
 import { start } from "./processes.ts";
 import type { Running } from "./processes.ts";
 import type { Back, Front, Scenario } from "./scenarios.ts";
@@ -42,7 +42,7 @@ export const PEERS: readonly Peer[] = [
   {
     name: "gilliam",
     version: () => ask(["git", "-C", import.meta.dirname, "rev-parse", "--short", "HEAD"], /(\w+)/),
-    cannot: gilliamCannot,
+    cannot: () => undefined,
     start: startGilliam,
   },
   {
