@@ -24,3 +24,12 @@ test("the edge listens on this machine only, unless it is public", () => {
     bootManifest({ ...facts, isPublic }).instances.at(-1)?.spec.environment["GILLIAM_EDGE_LISTEN"];
   expect([listens(false), listens(true)]).toEqual(["127.0.0.1:8080", "0.0.0.0:8080"]);
 });
+
+test("with TLS the edge listens on one port more, and finds its certificates", () => {
+  const tls = { port: 8443, dir: "/etc/gilliam/tls", isSelfSigned: false };
+  const { instances } = bootManifest({ ...facts, tls });
+  expect(instances.at(-1)?.spec.environment).toMatchObject({
+    GILLIAM_EDGE_TLS_LISTEN: "127.0.0.1:8443",
+    GILLIAM_EDGE_TLS_DIR: "/etc/gilliam/tls",
+  });
+});

@@ -12,7 +12,9 @@ export interface BootFacts {
   readonly isPublic: boolean;
   /** Hash of the platform's copy: a part restarts when it changes. */
   readonly platform: string;
-  readonly consul?: PlatformFile["consul"];
+  readonly consul?: PlatformFile["consul"] | undefined;
+  /** Of the edge. */
+  readonly tls?: PlatformFile["tls"] | undefined;
 }
 
 type BootInstance = BootManifest["instances"][number];
@@ -20,6 +22,7 @@ type BootInstance = BootManifest["instances"][number];
 /** The platform's own parts, as the executor runs them. Pure. */
 export function bootManifest(facts: BootFacts): BootManifest {
   const { state, hostId, ports, isPublic, platform } = facts;
+  const edgeHost = isPublic ? "0.0.0.0" : "127.0.0.1";
   const controlUrl = `http://127.0.0.1:${ports.control}`;
   const shared = { GILLIAM_STATE: state, GILLIAM_HOST_ID: hostId, GILLIAM_PLATFORM_HASH: platform };
   const NODE_COMPILE_CACHE = compileCacheOf(join(state, "platform", platform));
@@ -39,11 +42,18 @@ export function bootManifest(facts: BootFacts): BootManifest {
       }),
       part("edge", "none", "node proxy/main.ts", ports.edgeAdmin, "/healthz", 35_000, {
         ...proxy,
-        GILLIAM_EDGE_LISTEN: `${isPublic ? "0.0.0.0" : "127.0.0.1"}:${ports.edge}`,
+        GILLIAM_EDGE_LISTEN: `${edgeHost}:${ports.edge}`,
+        ...tlsEnvironment(edgeHost, facts.tls),
         GILLIAM_EDGE_ADMIN: `127.0.0.1:${ports.edgeAdmin}`,
       }),
     ],
   };
+}
+
+function tlsEnvironment(host: string, tls: PlatformFile["tls"]): Record<string, string> {
+  return tls === undefined
+    ? {}
+    : { GILLIAM_EDGE_TLS_LISTEN: `${host}:${tls.port}`, GILLIAM_EDGE_TLS_DIR: tls.dir };
 }
 
 function consulEnvironment(state: string, consul: PlatformFile["consul"]): Record<string, string> {

@@ -5,6 +5,7 @@ import { systemClock } from "../base/clock.ts";
 import { UserError } from "../base/errors.ts";
 import { down } from "./down.ts";
 import { parseCommand, type UpOptions } from "./options.ts";
+import { tlsAddresses } from "./tls.ts";
 import { up, type UpResult } from "./up.ts";
 
 /** `bootstrap/up` and `bootstrap/down`: progress on standard error, addresses on standard output. */
@@ -44,6 +45,7 @@ function summary({ platform, formation }: UpResult, { state, formation: folder }
   const name = formation?.name ?? "gilliam";
   const addresses = [
     ...(formation?.urls ?? []).map((url) => [formation?.name ?? "", url]),
+    ...tlsAddresses(platform, formation?.urls ?? []),
     ["api", platform.controlUrl],
     ...Object.entries(platform.metricsUrls).map(([part, url]) => [`metrics (${part})`, url]),
   ];

@@ -10,6 +10,7 @@ test("without flags: the shop, root's state folder, no port asked for", () => {
       state: "/var/lib/gilliam",
       formation: "/opt/gilliam/examples/shop",
       ports: {},
+      tls: undefined,
       isPublic: false,
       network: "auto",
     },
@@ -59,4 +60,22 @@ test("the same port twice is refused, two free ones are not", () => {
 test("help names every flag and is asked for in any place", () => {
   const help = parseCommand(["up", "--public", "--help"], caller);
   expect(help).toMatchObject({ kind: "help", text: expect.stringContaining("--edge-admin-port") as string });
+});
+
+test.for([
+  { args: ["--edge-tls-port", "8443"], tls: { port: 8443, dir: undefined } },
+  { args: ["--edge-tls-port", "0", "--tls-dir", "certs"], tls: { port: 0, dir: "/home/ada/certs" } },
+])("$args asks for TLS", ({ args, tls }) => {
+  expect(parseCommand(["up", ...args], caller)).toMatchObject({ options: { tls } });
+});
+
+test("what is wrong with TLS is said", () => {
+  expect(() => parseCommand(["up", "--tls-dir", "certs"], caller)).toThrow(
+    expect.objectContaining({ problems: ["--tls-dir needs --edge-tls-port, like 443 or 8443"] }),
+  );
+  expect(() => parseCommand(["up", "--edge-tls-port", "https"], caller)).toThrow(
+    expect.objectContaining({
+      problems: ['--edge-tls-port must be a port from 1 to 65535, or 0 for a free one; it is "https"'],
+    }),
+  );
 });

@@ -18,6 +18,8 @@ export interface UpOptions {
   readonly formation: string | undefined;
   /** Only those that were given; the others come from the state folder, then from `PORTS`. */
   readonly ports: Partial<Record<PortName, number>>;
+  /** Asked for TLS at the edge; undefined: as before, which is without at first. */
+  readonly tls: TlsWish | undefined;
   /** The edge listens on every address of the machine, not only on 127.0.0.1. */
   readonly isPublic: boolean;
   readonly network: "auto" | "namespace" | "shared";
@@ -35,6 +37,13 @@ export interface ConsulFlags {
 
 export const CONSUL_FILES = ["token", "ca", "cert", "key"] as const;
 export type ConsulFile = (typeof CONSUL_FILES)[number];
+
+export interface TlsWish {
+  /** 0 takes a free one. */
+  readonly port: number;
+  /** Folder of certificates; undefined: one that vouches for itself is made. */
+  readonly dir: string | undefined;
+}
 
 export interface DownOptions {
   readonly state: string;
@@ -80,9 +89,12 @@ ${Object.values(PORTS)
       `  --${`${flag} N`.padEnd(16)} ${about} (default: ${standard}; 0: a free one)`,
   )
   .join("\n")}
+  --edge-tls-port N  the public side over TLS as well (default: off; 0: a free one)
+  --tls-dir DIR      its certificates, NAME.crt with NAME.key each; without it a self-signed one for *.localhost is made
 
 Examples:
   bootstrap/up
+  bootstrap/up --edge-tls-port 8443
   bootstrap/up --formation none --edge-port 80 --public
   bootstrap/up --state /tmp/trial --edge-port 0 --control-port 0 --executor-port 0 --sidecar-port 0 --edge-admin-port 0`;
 
@@ -115,6 +127,8 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     driver: { type: "string" },
     network: { type: "string" },
     public: { type: "boolean" },
+    "edge-tls-port": { type: "string" },
+    "tls-dir": { type: "string" },
     ...Object.fromEntries(CONSUL_FLAGS.map((flag) => [flag, { type: "string" as const }])),
     ...(Object.fromEntries(
       Object.values(PORTS).map(({ flag }) => [flag, { type: "string" as const }]),
@@ -136,6 +150,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
   if (values["driver"] !== undefined && values["driver"] !== "process") {
     problems.push(`--driver must be process, the only driver of this version; it is "${values["driver"]}"`);
   }
+  const tls = parseTls(values, caller, problems);
   const network = values["network"] ?? "auto";
   if (network !== "auto" && network !== "namespace" && network !== "shared") {
     problems.push(`--network must be auto, namespace or shared; it is "${network}"`);
@@ -152,6 +167,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
           ? resolve(caller.cwd, formation)
           : join(caller.root, "examples/shop"),
     ports,
+    tls,
     isPublic: values["public"] === true,
     network: network as UpOptions["network"],
     consul,
@@ -200,6 +216,23 @@ function parseConsul(
     Object.entries(given).flatMap(([name, path]) => (path === "" ? [] : [[name, resolve(cwd, path)]])),
   );
   return { url: url.replace(/\/$/, ""), datacenter: text("consul-datacenter"), prefix, files };
+}
+
+function parseTls(
+  values: Record<string, string | boolean | undefined>,
+  { cwd }: Caller,
+  problems: string[],
+): TlsWish | undefined {
+  const { "edge-tls-port": text, "tls-dir": dir } = values;
+  if (typeof text !== "string") {
+    if (dir !== undefined) problems.push("--tls-dir needs --edge-tls-port, like 443 or 8443");
+    return undefined;
+  }
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(port <= 65_535)) {
+    problems.push(`--edge-tls-port must be a port from 1 to 65535, or 0 for a free one; it is "${text}"`);
+  }
+  return { port, dir: typeof dir === "string" ? resolve(cwd, dir) : undefined };
 }
 
 function parseDown(args: readonly string[], caller: Caller): DownOptions {

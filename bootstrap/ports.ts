@@ -37,6 +37,20 @@ export async function choosePorts(
   return chosen as Ports;
 }
 
+/** As `choosePorts`, for the edge's port of TLS. `others` are chosen already. */
+export async function chooseTlsPort(
+  wanted: number,
+  edgeHost: string,
+  others: ReadonlySet<number>,
+): Promise<number> {
+  const result = wanted === 0 ? await freePort(others) : await tryListen(wanted, edgeHost);
+  if (typeof result === "number" && !others.has(result)) return result;
+  throw new UserError(`Cannot use a port: ${problemWith(wanted, result)}`, {
+    code: "port_taken",
+    next: "Stop the program that holds the port, or choose another with --edge-tls-port. Nothing was changed",
+  });
+}
+
 function problemWith(port: number, result: number | string): string {
   if (result === "EACCES") return `port ${port} needs root (ports below 1024 do)`;
   if (result === "EADDRINUSE") return `port ${port} is taken by ${holderOf(port) ?? "another program"}`;

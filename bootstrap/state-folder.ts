@@ -23,6 +23,8 @@ const PlatformFile = z.looseObject({
   executorUrl: z.string(),
   metricsUrls: z.record(z.string(), z.string()),
   isPublic: z.boolean(),
+  /** The edge's, where it terminates TLS. */
+  tls: z.object({ port: z.int(), dir: z.string(), isSelfSigned: z.boolean() }).optional(),
   network: z.enum(["auto", "namespace", "shared"]),
   /** Where the registry is; absent: on this machine. The files are those below `consul/`. */
   consul: z

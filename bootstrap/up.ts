@@ -32,6 +32,7 @@ import {
   writePlatformFile,
   writeWhole,
 } from "./state-folder.ts";
+import { prepareTls, tlsDifference } from "./tls.ts";
 
 /** What `up` and `down` do not decide for themselves. */
 export interface Surroundings {
@@ -111,11 +112,13 @@ async function keepRunning(
   const different = (Object.entries(options.ports) as [PortName, number][]).filter(
     ([name, port]) => port !== 0 && port !== platform.ports[name],
   );
-  if (different.length > 0 || (options.isPublic && !platform.isPublic)) {
+  const otherTls = tlsDifference(options.tls, platform.tls);
+  if (different.length > 0 || otherTls !== undefined || (options.isPublic && !platform.isPublic)) {
     throw new UserError("Gilliam runs already, with other settings", {
       code: "runs_already",
       problems: [
         ...different.map(([name]) => `--${PORTS[name].flag} is ${platform.ports[name]} now`),
+        ...(otherTls === undefined ? [] : [otherTls]),
         ...(options.isPublic && !platform.isPublic ? ["the edge listens on 127.0.0.1 only"] : []),
       ],
       next: "Run bootstrap/down first: what is deployed and stored stays",
@@ -157,9 +160,8 @@ async function checkConsul({ url, files }: ConsulFlags): Promise<void> {
   });
 }
 
-function writeBoot(state: string, { hostId, ports, isPublic, platform, consul }: PlatformFile): void {
-  const facts = { state, hostId, ports, isPublic, platform };
-  const boot = bootManifest(consul === undefined ? facts : { ...facts, consul });
+function writeBoot(state: string, { hostId, ports, isPublic, platform, consul, tls }: PlatformFile): void {
+  const boot = bootManifest({ state, hostId, ports, isPublic, platform, consul, tls });
   writeWhole(join(state, "boot.json"), `${JSON.stringify(BootManifest.parse(boot), null, 2)}\n`, 0o644);
 }
 
@@ -203,6 +205,7 @@ async function start(
   const orphaned = known !== undefined && (await isHealthy(`${known.controlUrl}/v1/health`));
   const ports = orphaned ? known.ports : await portsFor(options, known);
   const isPublic = options.isPublic || known?.isPublic === true;
+  const tls = await prepareTls(options, known, ports, orphaned, around.clock.wallMs());
   const image = describePlatform(root);
   say(`Copying the platform to ${join(state, "platform", image.hash)} …`);
   const folder = copyPlatform(root, state, image);
@@ -212,7 +215,7 @@ async function start(
   if (!warmCompileCache({ folder, node: nodeOf(root, folder), uid })) {
     say("  the compile cache could not be written: sidecar and edge start more slowly");
   }
-  const platform = describe(options, ports, isPublic, image, known);
+  const platform = { ...describe(options, ports, isPublic, image, known), ...(tls && { tls }) };
   writeBoot(state, platform);
   writePlatformFile(state, platform);
   say("Starting the executor, control, the sidecar and the edge …");
