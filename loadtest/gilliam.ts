@@ -27,7 +27,9 @@ export async function startGilliam(plan: PeerPlan): Promise<Running> {
 
 /** As on a host where it has run before: the keeper's compile cache is made by `bootstrap/up`, the worker writes its own. */
 async function runOnce(program: Running): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, 3_000));
+  const until = performance.now() + 20_000;
+  while (!program.output().includes("compile cache written") && performance.now() < until)
+    await new Promise((resolve) => setTimeout(resolve, 100));
   await program.stop();
 }
 
