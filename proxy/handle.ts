@@ -2,9 +2,10 @@ import type net from "node:net";
 import type { Wire } from "./wire.ts";
 
 /**
- * TCP handles of Node as they are below `net.Socket`. Internal, and worth it: what `net.Socket` and its streams add was 3 %
- * of a small request's CPU, 15 % of a WebSocket message's, and a third of an idle connection's memory. `process.binding` is how Node itself gives
- * them out; it is deprecated in words only (DEP0111), and whoever runs this runs a Node that was tried with it.
+ * TCP handles of Node as they are below `net.Socket`. Internal, and worth it: what `net.Socket` and its streams add was
+ * 3 % of a small request's CPU, 15 % of a WebSocket message's, and a third of an idle connection's memory.
+ * `process.binding` is how Node itself gives them out; it is deprecated in words only (DEP0111), and the Node that runs
+ * this is pinned.
  */
 export interface TcpHandle extends WriteHandle {
   /** Ours: whoever is called back. */
