@@ -39,6 +39,11 @@ export type ListenerSpec =
       readonly id: string;
       /** With it, connections speak TLS: HTTP/2 or HTTP/1.1, as ALPN says. */
       readonly tls?: TlsTerminator;
+      /**
+       * Every connection begins with a header of the PROXY protocol, version 1 or 2, and comes from one of these networks
+       * (`10.0.0.0/8`); others are closed. The client's address is then the one in the header.
+       */
+      readonly proxyProtocolFrom?: readonly string[];
       /** Without TLS: sends clients there. */
       readonly redirect?: HttpsRedirect;
     }

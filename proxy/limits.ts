@@ -15,6 +15,8 @@ export interface EngineLimits {
   readonly tlsHandshakeTimeoutMs: number;
   /** TLS handshakes under way at once, over all listeners; beyond, a new connection is closed. */
   readonly tlsHandshakesMax: number;
+  /** From the acceptance of a connection to the end of its PROXY header, where one is required. */
+  readonly proxyHeaderTimeoutMs: number;
   /** From a connection's or request's first byte to the end of its head; against slow clients. */
   readonly headTimeoutMs: number;
   /** Without a byte of a body in the direction that is awaited, request or response. */
@@ -49,6 +51,7 @@ export const DEFAULT_LIMITS: EngineLimits = {
   connectionsPerListenerMax: 10_000,
   tlsHandshakeTimeoutMs: 10_000,
   tlsHandshakesMax: 1_000,
+  proxyHeaderTimeoutMs: 5_000,
   headTimeoutMs: 10_000,
   bodyStallTimeoutMs: 30_000,
   downstreamIdleTimeoutMs: 75_000,

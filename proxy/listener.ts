@@ -6,6 +6,8 @@ import type { ExchangeOrigin } from "./exchange.ts";
 import { edgeHopFields } from "./headers.ts";
 import { Http1Downstream } from "./http1/downstream.ts";
 import { Http2Downstream } from "./http2/downstream.ts";
+import { TrustedNetworks } from "./networks.ts";
+import { ProxyHeaderReader } from "./proxy-header.ts";
 import { TcpSession } from "./tcp.ts";
 import type { HttpsRedirect } from "./tls/redirect.ts";
 import type { SecuredConnection } from "./tls/secured.ts";
@@ -50,6 +52,8 @@ export class Listener implements ExchangeOrigin {
   /** No new requests: connections end after what they are doing. */
   retiring = false;
   readonly #spec: ListenerSpec;
+  /** Set: connections begin with a PROXY header. */
+  readonly #trusted: TrustedNetworks | undefined;
   readonly #hopFields: string;
   readonly #bindings = new Map<string, Binding>();
   readonly #connections = new Set<Connection>();
@@ -68,6 +72,8 @@ export class Listener implements ExchangeOrigin {
         : undefined;
     this.redirect = spec.kind === "edge" ? spec.redirect : undefined;
     this.#spec = spec;
+    const from = spec.kind === "edge" ? spec.proxyProtocolFrom : undefined;
+    this.#trusted = from === undefined ? undefined : new TrustedNetworks(from);
     this.#hopFields = `x-gilliam-from: ${this.from}\r\nvia: 1.1 ${context.name}\r\n`;
     this.#server = net.createServer();
     this.#server.on("error", (error) => context.log.warn({ listener: this.id, err: error }, "cannot accept"));
@@ -131,6 +137,29 @@ export class Listener implements ExchangeOrigin {
     } else connection = new Http1Downstream(stream, this, client, secured);
     this.replaceConnection(handshake, connection);
     if (this.retiring) connection.retire();
+  }
+
+  /** The PROXY header is read. `client` is whom it names, `early` what came behind it. */
+  serveBehindHeader(
+    reader: Connection,
+    handle: unknown,
+    client: string | undefined,
+    early: Buffer | undefined,
+  ): void {
+    const spec = this.#spec;
+    try {
+      if (spec.kind === "edge" && spec.tls !== undefined) {
+        this.#connections.delete(reader);
+        this.#handshake(handle, spec.tls, false, client ?? addressOf(handle), early);
+        return;
+      }
+      const connection = new Http1Downstream(handle, this, client);
+      this.replaceConnection(reader, connection);
+      if (early !== undefined) connection.onBytes(early, early.length);
+      if (this.retiring) connection.retire();
+    } catch (error) {
+      this.context.onFault(error);
+    }
   }
 
   /** HTTP without TLS on a TLS port: says so, in the language it was asked in. */
@@ -206,7 +235,10 @@ export class Listener implements ExchangeOrigin {
       else session.begin();
       return;
     }
-    if (spec.kind === "edge" && spec.tls !== undefined) return this.#handshake(handle, spec.tls, crowded);
+    if (this.#trusted !== undefined) return this.#awaitHeader(handle, this.#trusted, crowded);
+    if (spec.kind === "edge" && spec.tls !== undefined) {
+      return this.#handshake(handle, spec.tls, crowded, addressOf(handle), undefined);
+    }
     const connection = new Http1Downstream(handle, this);
     this.#connections.add(connection);
     if (!crowded) return;
@@ -214,7 +246,27 @@ export class Listener implements ExchangeOrigin {
     connection.turnAway("too_many_connections", `this listener has ${max} open connections already`);
   }
 
-  #handshake(handle: unknown, terminator: TlsTerminator, crowded: boolean): void {
+  #awaitHeader(handle: unknown, trusted: TrustedNetworks, crowded: boolean): void {
+    const { stats, log } = this.context;
+    const peer = addressOf(handle);
+    if (!crowded && trusted.has(peer)) {
+      this.#connections.add(new ProxyHeaderReader(handle, this));
+      return;
+    }
+    stats.downstreamConnections -= 1;
+    if (crowded) stats.refused("too_many_connections");
+    else stats.proxyHeaderFailed("untrusted");
+    log.debug({ listener: this.id, peer }, "no PROXY header is taken from here");
+    (handle as { close(): void }).close();
+  }
+
+  #handshake(
+    handle: unknown,
+    terminator: TlsTerminator,
+    crowded: boolean,
+    client: string,
+    early: Buffer | undefined,
+  ): void {
     const { stats, limits, log } = this.context;
     const served = terminator.fallback;
     const busy = crowded || stats.tls.handshaking >= limits.tlsHandshakesMax;
@@ -226,7 +278,9 @@ export class Listener implements ExchangeOrigin {
       (handle as { close(): void }).close();
       return;
     }
-    this.#connections.add(terminator.begin(handle, this, served, addressOf(handle), undefined));
+    const handshake = terminator.begin(handle, this, served, client);
+    this.#connections.add(handshake);
+    handshake.start(early);
   }
 }
 

@@ -32,6 +32,7 @@ async function main(): Promise<void> {
       workerEntry: join(import.meta.dirname, "agent/edge-worker.ts"),
       environment: { PATH: process.env["PATH"] ?? "" },
       tls,
+      proxyProtocolFrom: settings.proxyProtocol === "required" ? settings.proxyProtocolFrom : undefined,
       ...(answer === undefined ? {} : { onRequest: answer }),
     },
     around,

@@ -93,6 +93,15 @@ export function registerEngineMetrics(
     () => [{ labels: {}, value: mesh.epoch }],
   );
   registerTlsMetrics(registry, stats.tls);
+  series(
+    registry,
+    {
+      name: "gilliam_proxy_header_failures_total",
+      help: "Connections closed because they did not begin with a PROXY header as they must, by reason.",
+      type: "counter",
+    },
+    () => [...stats.proxyHeaderFailures].map(([reason, value]) => ({ labels: { reason }, value })),
+  );
 }
 
 function labelsOf({ from, to, release }: EdgeStats): Record<string, string | number> {

@@ -1,4 +1,5 @@
 import type { EdgeTraffic } from "../model/mesh.ts";
+import type { ProxyHeaderFailure } from "./proxy-header.ts";
 import type { FailureCode } from "./failure.ts";
 import { TlsStats } from "./tls/stats.ts";
 
@@ -59,6 +60,7 @@ export class EngineStats {
   readonly refusals = new Map<FailureCode, number>();
   readonly ejections = new Map<string, number>();
   readonly tls = new TlsStats();
+  readonly proxyHeaderFailures = new Map<ProxyHeaderFailure, number>();
   /** Requests and TCP connections being served. */
   inFlight = 0;
   downstreamConnections = 0;
@@ -84,6 +86,10 @@ export class EngineStats {
 
   refused(code: FailureCode): void {
     this.refusals.set(code, (this.refusals.get(code) ?? 0) + 1);
+  }
+
+  proxyHeaderFailed(reason: ProxyHeaderFailure): void {
+    this.proxyHeaderFailures.set(reason, (this.proxyHeaderFailures.get(reason) ?? 0) + 1);
   }
 
   ejected(cluster: string): void {

@@ -134,7 +134,13 @@ export class ProxyProgram implements WorkerProgram {
         return this.#admin.listen(handle);
       case "edge": {
         const { tls } = this.#options;
-        const spec = { kind: "edge", id: plan.id, ...tls?.listenerOptions(plan.secure === true) } as const;
+        const { proxyProtocolFrom } = this.#options.settings;
+        const spec = {
+          kind: "edge",
+          id: plan.id,
+          ...tls?.listenerOptions(plan.secure === true),
+          ...(proxyProtocolFrom === undefined ? {} : { proxyProtocolFrom }),
+        } as const;
         const listener = await this.engine.listen(spec, { handle });
         const sockets = this.#listeners.get(plan.id) ?? new Map<number, EngineListener>();
         this.#listeners.set(plan.id, sockets.set(socket, listener));

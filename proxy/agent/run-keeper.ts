@@ -34,6 +34,8 @@ export interface KeeperPlan {
   readonly http2Limits?: Http2Limits;
   /** Absent: no TLS. */
   readonly tls?: TlsWorkerSettings | undefined;
+  /** Absent: connections begin without a PROXY header. */
+  readonly proxyProtocolFrom?: readonly string[] | undefined;
   /** Of the keeper's environment, what the worker may see. */
   readonly environment: Readonly<Record<string, string>>;
   readonly prefix?: readonly string[];
@@ -121,6 +123,7 @@ export function createKeeper(
     reportEveryMs: settings.reportEvery,
     ...(plan.http2Limits === undefined ? {} : { http2Limits: plan.http2Limits }),
     ...(plan.tls === undefined ? {} : { tls: plan.tls }),
+    ...(plan.proxyProtocolFrom === undefined ? {} : { proxyProtocolFrom: plan.proxyProtocolFrom }),
   };
   return new Keeper({
     command,

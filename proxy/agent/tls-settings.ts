@@ -3,6 +3,7 @@ import type { Clock } from "../../base/clock.ts";
 import { UserError } from "../../base/errors.ts";
 import { type Setting, type Settings, setting } from "../../base/settings.ts";
 import type { SocketAddress } from "./messages.ts";
+import { isNetwork } from "../networks.ts";
 import { parseAddress } from "./settings.ts";
 import type { TlsWorkerSettings } from "./worker-settings.ts";
 
@@ -25,7 +26,19 @@ const hsts: Setting<string> = {
   parse: (text) => (text === "" || HSTS.test(text) ? text : undefined),
 };
 
-/** TLS at the edge. */
+const networks: Setting<readonly string[]> = {
+  env: "GILLIAM_EDGE_PROXY_PROTOCOL_FROM",
+  fallback: "127.0.0.0/8, ::1",
+  about:
+    "Who may send such a header: the load balancers in front. Connections from elsewhere are then closed",
+  expects: 'addresses and networks, like "10.0.0.0/8, 192.0.2.7"',
+  parse: (text) => {
+    const parts = text.split(",").map((part) => part.trim());
+    return parts.every((part) => isNetwork(part)) ? parts : undefined;
+  },
+};
+
+/** What stands before the edge's HTTP: TLS, and the PROXY protocol. */
 export const edgeTlsSettings = {
   tlsListen: listen,
   tlsDir: setting.text(
@@ -71,6 +84,13 @@ export const edgeTlsSettings = {
     "false",
     "Sends clients without TLS to the same address with it (308), if there is a certificate for their host",
   ),
+  proxyProtocol: setting.choice(
+    "GILLIAM_EDGE_PROXY_PROTOCOL",
+    ["off", "required"],
+    "off",
+    "Must every connection, with and without TLS, begin with a header of the PROXY protocol, version 1 or 2?",
+  ),
+  proxyProtocolFrom: networks,
   tlsPublicPort: setting.integer(
     "GILLIAM_EDGE_TLS_PUBLIC_PORT",
     "0",

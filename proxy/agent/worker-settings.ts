@@ -20,6 +20,8 @@ export interface WorkerSettings {
   readonly http2Limits?: Http2Limits;
   /** Absent: no TLS. */
   readonly tls?: TlsWorkerSettings;
+  /** Absent: connections begin without a PROXY header. */
+  readonly proxyProtocolFrom?: readonly string[];
 }
 
 /** What the edge's worker must know to terminate TLS. */

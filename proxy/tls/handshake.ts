@@ -29,14 +29,13 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
   #served: ServedCertificate;
   #over = false;
 
-  /** `served` is for a client that names nobody; `early` was read already. */
+  /** `served` is for a client that names nobody. */
   constructor(
     handle: unknown,
     listener: Listener,
     terminator: TlsTerminator,
     served: ServedCertificate,
     peerAddress: string,
-    early: Uint8Array | undefined,
   ) {
     const { stats, clock, limits, wheel } = listener.context;
     this.#listener = listener;
@@ -47,11 +46,12 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
     this.#dueMs = clock.nowMs() + limits.tlsHandshakeTimeoutMs;
     wheel.watch(this, this.#dueMs);
     const { asksName } = terminator;
-    this.#stream = new TlsStream(
-      handle,
-      { context: served.context, alpn: ALPN_PROTOCOLS, asksName, early },
-      this,
-    );
+    this.#stream = new TlsStream(handle, { context: served.context, alpn: ALPN_PROTOCOLS, asksName }, this);
+  }
+
+  /** `early` was read of the connection already. */
+  start(early: Uint8Array | undefined): void {
+    this.#stream.start(early);
   }
 
   /** It was accepted, so its first request is served; see `Listener.serveSecured`. */

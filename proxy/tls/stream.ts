@@ -79,8 +79,6 @@ export interface TlsStreamOptions {
   /** In wire format (RFC 7301 3.1). */
   readonly alpn: Buffer;
   readonly asksName: boolean;
-  /** What was read of the connection already. */
-  readonly early: Uint8Array | undefined;
 }
 
 interface OwnRequest extends WriteRequest {
@@ -131,8 +129,12 @@ export class TlsStream implements SecuredHandle {
     }
     wrap.close = (done) => tcp.close(() => this.#closed(done));
     wrap.reset = (done) => tcp.reset(() => this.#closed(done));
-    wrap.readStart();
-    if (options.early !== undefined) wrap.receive(options.early);
+  }
+
+  /** Reads. Events may come before it returns, when there is something `early`: read already. */
+  start(early: Uint8Array | undefined): void {
+    this.#wrap.readStart();
+    if (early !== undefined) this.#wrap.receive(early);
   }
 
   get protocol(): string {

@@ -1,7 +1,7 @@
 import { constants, randomBytes } from "node:crypto";
 import tls from "node:tls";
 import { UserError, messageOf } from "../../base/errors.ts";
-import type { Connection, Listener } from "../listener.ts";
+import type { Listener } from "../listener.ts";
 import {
   type CertificateFacts,
   type CertificatePair,
@@ -113,17 +113,11 @@ export class TlsTerminator {
   }
 
   /**
-   * Serves an accepted handle of `listener`, with `served` while no name is known; `early` was read of it already.
+   * Serves an accepted handle of `listener` once it is started, with `served` while no name is known.
    * Here, and not in the listener, so that only those load TLS who use it.
    */
-  begin(
-    handle: unknown,
-    listener: Listener,
-    served: ServedCertificate,
-    client: string,
-    early: Uint8Array | undefined,
-  ): Connection {
-    return new TlsHandshake(handle, listener, this, served, client, early);
+  begin(handle: unknown, listener: Listener, served: ServedCertificate, client: string): TlsHandshake {
+    return new TlsHandshake(handle, listener, this, served, client);
   }
 
   /**

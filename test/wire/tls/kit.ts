@@ -25,6 +25,7 @@ export interface TlsRig extends Rig {
 export interface TlsRigOptions extends RigOptions {
   readonly tls?: TlsOptions;
   readonly pairs?: readonly CertificatePair[];
+  readonly proxyProtocolFrom?: readonly string[];
 }
 
 const shopPair = pair("default", ["shop.test"]);
@@ -33,7 +34,13 @@ const shopPair = pair("default", ["shop.test"]);
 export async function tlsRig(ports: readonly number[], options: TlsRigOptions = {}): Promise<TlsRig> {
   const terminator = new TlsTerminator(options.tls);
   terminator.setCertificates(options.pairs ?? [await shopPair]);
-  const listener = { kind: "edge" as const, id: "secure", tls: terminator };
+  const { proxyProtocolFrom } = options;
+  const listener = {
+    kind: "edge" as const,
+    id: "secure",
+    tls: terminator,
+    ...(proxyProtocolFrom === undefined ? {} : { proxyProtocolFrom }),
+  };
   const edge = await rig(ports, { ...options, listener });
   const metrics = createMetrics("test", { defaults: false });
   edge.engine.registerMetrics(metrics);
