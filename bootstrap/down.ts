@@ -7,7 +7,7 @@ import { isEmpty, removeLeftovers } from "./leftovers.ts";
 import { executorRuns, lockState } from "./lock.ts";
 import type { DownOptions } from "./options.ts";
 import { isHealthy } from "./platform-client.ts";
-import { inspectState, readToken } from "./state-folder.ts";
+import { inspectState, type PlatformFile, readToken } from "./state-folder.ts";
 
 interface Surroundings {
   readonly clock: Clock;
@@ -49,6 +49,7 @@ export async function down({ state, purge }: DownOptions, around: Surroundings):
       next: "Run bootstrap/down as the user who brought Gilliam up, root if that was root",
     });
   }
+  if (platform?.consul !== undefined) await leaveCatalog(state, platform, say);
   if (purge) {
     removeTree(state);
     say(`Gilliam is down; ${state} is deleted`);
@@ -59,6 +60,32 @@ export async function down({ state, purge }: DownOptions, around: Surroundings):
       ? "Gilliam was not running"
       : `Gilliam is down. Releases and volumes stay in ${state}: bootstrap/up brings them back, --purge deletes them`,
   );
+}
+
+/** Nothing of this host runs any more, and nobody is left to say so to Consul's users. */
+async function leaveCatalog(
+  state: string,
+  { consul, hostId }: PlatformFile,
+  say: (line: string) => void,
+): Promise<void> {
+  if (consul === undefined) return;
+  const tokenFile = join(state, "consul/token");
+  try {
+    const answer = await fetch(`${consul.url}/v1/catalog/deregister`, {
+      method: "PUT",
+      headers: existsSync(tokenFile) ? { "x-consul-token": readFileSync(tokenFile, "utf8").trim() } : {},
+      body: JSON.stringify({
+        Node: `${consul.prefix}-${hostId}`,
+        ...(consul.datacenter ? { Datacenter: consul.datacenter } : {}),
+      }),
+      signal: AbortSignal.timeout(5_000),
+    });
+    if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
+  } catch (error) {
+    say(
+      `  Consul's catalog still shows this host (${messageOf(error)}); when it is up again, that is put right`,
+    );
+  }
 }
 
 /** Follows the executor's own shutdown; returns what went wrong, or undefined when it is done. */

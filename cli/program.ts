@@ -8,6 +8,7 @@ import type { Shell } from "./shell.ts";
 import { exitCodeOf } from "./usage-error.ts";
 import { addGlobalOptions, addVerb, type AnyVerb } from "./verb.ts";
 import { canary } from "./verbs/canary.ts";
+import { consul } from "./verbs/consul.ts";
 import { deploy } from "./verbs/deploy.ts";
 import { doctor } from "./verbs/doctor.ts";
 import { down } from "./verbs/down.ts";
@@ -21,6 +22,7 @@ import { open } from "./verbs/open.ts";
 import { plan } from "./verbs/plan.ts";
 import { promote } from "./verbs/promote.ts";
 import { ps } from "./verbs/ps.ts";
+import { registry } from "./verbs/registry.ts";
 import { releases } from "./verbs/releases.ts";
 import { rollback } from "./verbs/rollback.ts";
 import { routes } from "./verbs/routes.ts";
@@ -34,7 +36,7 @@ const GROUPS: readonly (readonly [heading: string, verbs: readonly AnyVerb[]])[]
   ["Release step by step:", [releases, canary, promote, rollback]],
   ["See what runs:", [status, ps, logs, graph, routes, env, open]],
   ["Work inside it:", [exec, run]],
-  ["The machines:", [hosts, drain, doctor]],
+  ["The machines:", [hosts, drain, registry, consul, doctor]],
 ];
 
 const INTRO = `Runs systems made of many small services: what each one needs is written down once, in gilliam.yaml.

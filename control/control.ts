@@ -14,6 +14,7 @@ import { createApi } from "./api/server.ts";
 import { Streams } from "./api/stream.ts";
 import { AssignmentsHub } from "./assignments.ts";
 import { BlobStore } from "./blobs.ts";
+import { CatalogKeeper } from "./catalog-keeper.ts";
 import { Controller } from "./controller.ts";
 import { EventLog } from "./events.ts";
 import { Executors } from "./executors.ts";
@@ -22,6 +23,7 @@ import { Formations } from "./formations.ts";
 import { readGears } from "./gears.ts";
 import { HostReports } from "./host-reports.ts";
 import { createControlMetrics } from "./metrics.ts";
+import type { ConsulCatalog } from "./registry/consul-catalog.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { controlSettings } from "./settings.ts";
 import { steadyClock } from "./steady-clock.ts";
@@ -31,6 +33,8 @@ export interface ControlOptions {
   readonly settings: Settings<typeof controlSettings>;
   readonly tokens: Tokens;
   readonly registry: Registry;
+  /** Where hosts and instances are shown to others; absent: nowhere. */
+  readonly catalog?: ConsulCatalog;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -119,6 +123,7 @@ export async function createControl(options: ControlOptions): Promise<Control> {
     streams: () => streams.count,
   });
   let url = "";
+  let keeper: CatalogKeeper | undefined;
   const parts: ApiParts = {
     store,
     controller,
@@ -137,6 +142,7 @@ export async function createControl(options: ControlOptions): Promise<Control> {
     tokens,
     version,
     ownUrl: () => url,
+    catalogTrouble: () => keeper?.trouble,
     limits: {
       bodyBytesMax: settings.bodyMax,
       requestMsMax: settings.requestTime,
@@ -183,6 +189,13 @@ export async function createControl(options: ControlOptions): Promise<Control> {
           if (!stopping.signal.aborted)
             log.error({ error: messageOf(error) }, "following the registry failed");
         });
+      const { catalog } = options;
+      if (catalog !== undefined) {
+        const metricsService = `${settings.consulPrefix}-metrics`;
+        const shown = { catalog, store, controller, reports, hub, metricsService, clock, log };
+        keeper = new CatalogKeeper({ ...shown, ownUrl: () => url });
+        timers.push(keeper);
+      }
       running = Promise.all([controller.run(stopping.signal), follow]);
     },
     close: async () => {

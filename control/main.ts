@@ -8,6 +8,7 @@ import { systemRandom } from "../base/random.ts";
 import { type Settings, readSettings } from "../base/settings.ts";
 import { createControl } from "./control.ts";
 import type { Log } from "../base/log.ts";
+import { ConsulCatalog } from "./registry/consul-catalog.ts";
 import { EmbeddedRegistry } from "./registry/embedded.ts";
 import { consulClient, openConsul, openWaitingRoom } from "./registry/open-consul.ts";
 import type { Registry } from "./registry/registry.ts";
@@ -20,11 +21,12 @@ async function main(): Promise<void> {
   const tokens = { admin: readToken(settings.state, "token"), host: readToken(settings.state, "host-token") };
   const folder = join(settings.state, "control");
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const registry = await openRegistry(settings, folder, log);
+  const { registry, catalog } = await openRegistry(settings, folder, log);
   const control = await createControl({
     settings,
     tokens,
     registry,
+    ...(catalog === undefined ? {} : { catalog }),
     clock: systemClock,
     random: systemRandom,
     log,
@@ -50,9 +52,9 @@ async function openRegistry(
   settings: Settings<typeof controlSettings>,
   folder: string,
   log: Log,
-): Promise<Registry> {
+): Promise<{ registry: Registry; catalog?: ConsulCatalog }> {
   if (settings.consulUrl === "") {
-    return new EmbeddedRegistry({ path: join(folder, "registry.db"), clock: systemClock });
+    return { registry: new EmbeddedRegistry({ path: join(folder, "registry.db"), clock: systemClock }) };
   }
   const client = consulClient(settings);
   let trouble: UserError | undefined;
@@ -61,7 +63,9 @@ async function openRegistry(
   const onTrouble = (error: UserError | undefined) => {
     trouble = error;
   };
-  return await openConsul(client, { prefix: settings.consulPrefix, onTrouble }, around);
+  const { consulPrefix: prefix } = settings;
+  const registry = await openConsul(client, { prefix, onTrouble }, around);
+  return { registry, catalog: new ConsulCatalog(client, prefix) };
 }
 
 function readToken(state: string, name: string): string {

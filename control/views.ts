@@ -179,7 +179,7 @@ export function hostView(world: World, host: HostRecord): HostView {
   };
 }
 
-export function platformView({ store, controller, hub, version }: ApiParts): PlatformView {
+export function platformView({ store, controller, hub, version, catalogTrouble }: ApiParts): PlatformView {
   const world = controller.world();
   return {
     version,
@@ -198,12 +198,18 @@ export function platformView({ store, controller, hub, version }: ApiParts): Pla
       lastSeenMs: proxy.lastSeenMs,
       metricsUrl: proxy.metricsUrl,
     })),
-    alarms: [...registryAlarms(store), ...controller.alarms(), ...hostAlarms(world), ...hub.alarms()],
+    alarms: [
+      ...registryAlarms(store, catalogTrouble()),
+      ...controller.alarms(),
+      ...hostAlarms(world),
+      ...hub.alarms(),
+    ],
   };
 }
 
-function registryAlarms({ registry }: Store): string[] {
-  const { trouble } = registry;
+/** A catalog that cannot be written is no news while the registry cannot be reached either. */
+function registryAlarms({ registry }: Store, catalogTrouble: string | undefined): string[] {
+  const trouble = registry.trouble ?? catalogTrouble;
   return trouble === undefined ? [] : [trouble];
 }
 

@@ -14,6 +14,8 @@ interface ApiRoute {
   readonly body?: z.ZodType;
   readonly answer: z.ZodType;
   readonly stream?: true;
+  /** The body grows with the platform, not with what a person wrote. */
+  readonly report?: true;
 }
 
 const Flag = z.enum(["true", "false"]);
@@ -113,6 +115,15 @@ export const API_ROUTES = {
     path: "/v1/hosts/{id}/drain",
     body: z.strictObject({ undo: z.boolean().default(false) }),
     answer: HostView,
+  },
+  registryExport: { method: "GET", path: "/v1/registry", answer: api.RegistryDump },
+  /** Writes what is missing, and with `replace` what differs; removes nothing. */
+  registryImport: {
+    method: "POST",
+    path: "/v1/registry",
+    body: z.strictObject({ dump: api.RegistryDump, replace: z.boolean().default(false) }),
+    answer: api.RegistryImport,
+    report: true,
   },
   /** Server-sent events, not NDJSON. */
   events: { method: "GET", path: "/v1/events", answer: api.ControlEvent, stream: true },

@@ -19,6 +19,24 @@ export const Problem = z.object({
 });
 export type Problem = z.infer<typeof Problem>;
 
+/** Everything that was deployed and decided, secrets included: `gilliam registry export`. */
+export const RegistryDump = z.strictObject({
+  format: z.literal(1),
+  exportedAtMs: z.number(),
+  /** The registry it comes from, for people. */
+  from: z.string(),
+  entries: z.array(z.strictObject({ key: z.string(), value: z.unknown() })),
+});
+export type RegistryDump = z.infer<typeof RegistryDump>;
+
+/** What came of an import: entries written, those that were the same, and keys that differ and were kept. */
+export const RegistryImport = z.strictObject({
+  written: z.int(),
+  same: z.int(),
+  kept: z.array(z.string()),
+});
+export type RegistryImport = z.infer<typeof RegistryImport>;
+
 /** POST /v1/formations/{name}/plan and …/releases. Archives are put before: PUT /v1/blobs/{digest}. */
 export const DeployRequest = z.strictObject({
   /** Text of gilliam.yaml. */

@@ -1,6 +1,5 @@
 /**
  * The rights Gilliam's control needs in Consul, as a policy in HCL; the smallest that its tests pass with.
- * Names of services are those of the formations, so they cannot be narrowed down by a prefix.
  */
 export function consulPolicy({ prefix }: { readonly prefix: string }): string {
   return `# Gilliam's control. Make a policy of it: consul acl policy create -name gilliam -rules @gilliam.hcl
@@ -11,6 +10,15 @@ key_prefix "${prefix}/" {
 
 # A session ends what a dead control or host has registered. It is bound to the agent that was asked.
 session_prefix "" {
+  policy = "write"
+}
+
+# Hosts are shown as nodes, instances as services of theirs. A service's name ends with its formation, which no rule of
+# Consul's can say, so this names all services; nodes are only Gilliam's own.
+node_prefix "${prefix}-" {
+  policy = "write"
+}
+service_prefix "" {
   policy = "write"
 }
 `;

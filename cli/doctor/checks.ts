@@ -24,7 +24,14 @@ export interface MachineFacts {
   /** Wall clock, milliseconds since 1970. */
   readonly nowMs: number;
   /** Whether control answered; undefined when no platform was started with this state folder. */
-  readonly control: { readonly url: string; readonly error: string | undefined } | undefined;
+  readonly control:
+    | {
+        readonly url: string;
+        readonly error: string | undefined;
+        /** What it says of itself that an operator should know. */
+        readonly alarms?: readonly string[];
+      }
+    | undefined;
 }
 
 const PORTS = [
@@ -55,6 +62,7 @@ export async function checkMachine(facts: MachineFacts, probe: Probe): Promise<F
     await checkNames(probe),
     ...(await checkPorts(facts, probe)),
     checkControl(facts),
+    ...(facts.control?.alarms ?? []).map(checkAlarm),
   ];
 }
 
@@ -248,6 +256,13 @@ async function checkPorts({ control }: MachineFacts, probe: Probe): Promise<Find
           "See by which: ss -ltnp. Or choose other ports: ./bootstrap/up --help",
         ),
   ];
+}
+
+/** Without its registry control can change nothing; everything else it copes with by itself. */
+function checkAlarm(alarm: string): Finding {
+  return alarm.startsWith("Consul at ")
+    ? missing("registry", alarm, "gilliam status shows it as long as it lasts.")
+    : note("alarm", alarm, "gilliam status says more.");
 }
 
 function checkControl({ control }: MachineFacts): Finding {

@@ -40,8 +40,8 @@ async function controlState(context: Context, folder: string): Promise<MachineFa
   try {
     if (readPlatform(folder) === undefined && settingsIn(context.shell.env).url === "") return undefined;
     const url = context.client.baseUrl;
-    await context.client.call("status", {});
-    return { url, error: undefined };
+    const { alarms } = await context.client.call("status", {});
+    return { url, error: undefined, alarms };
   } catch (error) {
     return { url: "", error: messageOf(error) };
   }

@@ -33,6 +33,8 @@ export interface ApiParts {
   readonly version: string;
   /** Where the API and its metrics are reached; known once it listens. */
   readonly ownUrl: () => string;
+  /** Why Consul's catalog is not as it should be, for people. */
+  readonly catalogTrouble: () => string | undefined;
   readonly limits: ApiLimits;
 }
 

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { ControlEvent, MetricsTargets } from "../../model/api.ts";
 import { graphView } from "../graph.ts";
 import { metricsTargets, platformView } from "../views.ts";
+import { exportRegistry, importRegistry } from "../registry/transfer.ts";
 import type { ApiParts } from "./parts.ts";
 import { peopleRoute, route } from "./route.ts";
 
@@ -32,6 +33,23 @@ export function platformRoutes(app: FastifyInstance, parts: ApiParts): void {
   );
   peopleRoute(app, "status", "The platform: hosts, proxies, and whatever an operator should know.", () =>
     platformView(parts),
+  );
+  peopleRoute(
+    app,
+    "registryExport",
+    "Everything that was deployed and decided, secrets included.",
+    async () => exportRegistry(store.registry, parts.clock.wallMs()),
+  );
+  peopleRoute(
+    app,
+    "registryImport",
+    "Writes back what an export has and the registry lacks.",
+    async ({ body: { dump, replace } }) => {
+      const result = await importRegistry(store.registry, dump, replace);
+      await store.load();
+      void controller.poke();
+      return result;
+    },
   );
   peopleRoute(app, "graph", "Declared dependencies with what flows on them now.", ({ query }) => {
     if (hub.mesh === undefined) return { nodes: [], edges: [] };
