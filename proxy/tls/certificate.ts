@@ -80,7 +80,8 @@ function hostsOf(subjectAltName: string): string[] {
     const [, kind, value] = /^(DNS|IP Address):(.*)$/.exec(entry) ?? [];
     if (kind === undefined || value === undefined) continue;
     const host = value.toLowerCase();
-    if (kind === "IP Address") hosts.push(host);
+    // Node writes every group of an IPv6 address; clients write it short, as URL does.
+    if (kind === "IP Address") hosts.push(URL.parse(`http://[${host}]`)?.hostname.slice(1, -1) ?? host);
     else if (HOST.test(host)) hosts.push(host);
   }
   return hosts;

@@ -7,13 +7,13 @@ const NOW_MS = Date.UTC(2026, 10, 22);
 
 test("a pair's facts are read from its certificate", async () => {
   const made = await makeDevCertificate({
-    hosts: ["Shop.test", "*.shop.test", "127.0.0.1"],
+    hosts: ["Shop.test", "*.shop.test", "127.0.0.1", "::1"],
     nowMs: NOW_MS,
     days: 30,
   });
   expect(readCertificate({ name: "shop", ...made })).toEqual({
     name: "shop",
-    hosts: ["shop.test", "*.shop.test", "127.0.0.1"],
+    hosts: ["shop.test", "*.shop.test", "127.0.0.1", "::1"],
     notBeforeMs: NOW_MS - 24 * 3_600_000,
     notAfterMs: NOW_MS + 30 * 24 * 3_600_000,
   });
