@@ -36,11 +36,11 @@ export function bootManifest(facts: BootFacts): BootManifest {
         GILLIAM_PUBLIC_PORT: String(ports.edge),
         ...consulEnvironment(state, facts.consul),
       }),
-      part("sidecar", "sidecar", "node sidecar/main.ts", ports.sidecar, "/healthz", 35_000, {
+      part("sidecar", "sidecar", "exec node sidecar/main.ts", ports.sidecar, "/healthz", 35_000, {
         ...proxy,
         GILLIAM_SIDECAR_ADMIN: `127.0.0.1:${ports.sidecar}`,
       }),
-      part("edge", "none", "node proxy/main.ts", ports.edgeAdmin, "/healthz", 35_000, {
+      part("edge", "none", "exec node proxy/main.ts", ports.edgeAdmin, "/healthz", 35_000, {
         ...proxy,
         GILLIAM_EDGE_LISTEN: `${edgeHost}:${ports.edge}`,
         ...tlsEnvironment(edgeHost, facts.tls),

@@ -26,6 +26,8 @@ export interface AgentOptions {
   readonly log: Log;
 }
 
+/** How long a proxy may take to leave its workers to its next start, in milliseconds. */
+const LEAVE_MS_MAX = 5_000;
 const REPORT_MS = 2_000;
 /** Changes that come together are reported together, in milliseconds. */
 const REPORT_DELAY_MS = 15;
@@ -204,12 +206,30 @@ export class Agent {
     if (one.want === "stop") void this.#runners.get(one.instanceId)?.stop("stopped by control");
   }
 
-  /** The old part is stopped as its own spec says, before the new one takes its place and its port. */
+  /**
+   * The old part is stopped as its own spec says, before the new one takes its place and its port. Proxies are only left:
+   * their workers serve on until the new one takes them over, so nobody is refused.
+   */
   async #replaceBootPart(old: Remembered): Promise<void> {
-    await this.#begin({ instanceId: old.instanceId, spec: old.spec, boot: old.boot }, old);
-    await this.get(old.instanceId).stop("its boot manifest changed");
-    this.#runners.delete(old.instanceId);
+    const isProxy = old.spec.service === "edge" || old.spec.service === "sidecar";
+    if (!isProxy || !(await this.#leave(old.instanceId))) {
+      await this.#begin({ instanceId: old.instanceId, spec: old.spec, boot: old.boot }, old);
+      await this.get(old.instanceId).stop("its boot manifest changed");
+      this.#runners.delete(old.instanceId);
+    }
     this.#options.memory.forget(old.instanceId);
+  }
+
+  /** Has a proxy leave its work to its next start. False when it does not within a few seconds. */
+  async #leave(instanceId: string): Promise<boolean> {
+    const { clock, parts } = this.#options;
+    const running = parts.driver.kind === "process" ? await parts.driver.adopt(instanceId) : undefined;
+    if (running === undefined || !(await parts.driver.signal(instanceId, "SIGQUIT"))) return false;
+    const ended = running.exited.then(
+      () => true,
+      () => false,
+    );
+    return Promise.race([ended, clock.sleep(LEAVE_MS_MAX).then(() => false)]);
   }
 
   /** `gilliam run` of an executor that was killed meanwhile: nobody waits for the answer. */

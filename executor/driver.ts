@@ -22,7 +22,8 @@ export interface Driver {
   /**
    * Starts the command. It goes on when this process dies, however it dies; its output goes to the spools.
    * Rejects with a UserError in plain words when it cannot be started at all. Never makes a twin: whatever still
-   * runs of this instance is killed first.
+   * runs of this instance is killed first. Of a part of the platform (`privileges`) processes that outlived its
+   * command are left alone, by its exit and by its next start: they serve until that takes them over.
    */
   start(request: StartRequest): Promise<Running>;
 
@@ -128,7 +129,7 @@ export interface Running {
   readonly pid: number;
   /** Wall clock, milliseconds since 1970. */
   readonly startedAtMs: number;
-  /** Resolves once, when the command has ended and everything it left behind has been killed. */
+  /** Resolves once, when the command has ended and everything it left behind has been killed; see `start`. */
   readonly exited: Promise<Exit>;
 }
 

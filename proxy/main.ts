@@ -3,6 +3,7 @@ import { systemClock } from "../base/clock.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings } from "../base/settings.ts";
 import { writeCompileCacheSoon } from "./agent/compile-cache.ts";
+import { Orphans } from "./agent/orphans.ts";
 import * as run from "./agent/run-keeper.ts";
 import { edgeSettings } from "./agent/settings.ts";
 import { edgeTlsSettings, ticketSecrets, tlsWorkerSettings } from "./agent/tls-settings.ts";
@@ -16,11 +17,14 @@ async function main(): Promise<void> {
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("edge", stateDir, systemClock, systemRandom);
   const token = run.readHostToken(settings, stateDir);
-  const admin = await run.bindPatiently(settings.admin, around);
+  const orphans = new Orphans(around.folder, around.clock, around.log);
   const { workers } = settings;
-  const listen = await run.bindPatiently(settings.listen, around, workers);
+  const listen = await run.inheritOrBind("public", settings.listen, around, orphans, workers);
   const secure =
-    settings.tlsListen === null ? undefined : await run.bindPatiently(settings.tlsListen, around, workers);
+    settings.tlsListen === null
+      ? undefined
+      : await run.inheritOrBind("secure", settings.tlsListen, around, orphans, workers);
+  const admin = await run.bindPatiently(settings.admin, around);
   const tls = tlsWorkerSettings(settings, around.folder, secure?.address.port);
   const answer =
     tls === undefined || tls.sessionMs === 0 ? undefined : await ticketSecrets(tls.sessionMs, systemClock);
@@ -30,7 +34,7 @@ async function main(): Promise<void> {
       settings,
       http2Limits,
       workerEntry: join(import.meta.dirname, "agent/edge-worker.ts"),
-      environment: { PATH: process.env["PATH"] ?? "" },
+      environment: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "" },
       tls,
       proxyProtocolFrom: settings.proxyProtocol === "required" ? settings.proxyProtocolFrom : undefined,
       ...(answer === undefined ? {} : { onRequest: answer }),
@@ -40,7 +44,8 @@ async function main(): Promise<void> {
     admin.address,
   );
   run.obeySignals(keeper, around.log, (code) => process.exit(code));
-  keeper.start();
+  orphans.forget();
+  keeper.start(orphans.all);
   try {
     await Promise.all([
       run.openListener(keeper, { kind: "admin", id: "admin" }, admin, around.log),

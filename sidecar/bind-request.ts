@@ -1,12 +1,15 @@
 import { UserError } from "../base/errors.ts";
 import type { LocalPortsAnswer, LocalPortsRequest } from "../model/local-ports.ts";
 import type { Protocol } from "../model/mesh.ts";
+import type { RawHandle } from "../proxy/agent/handles.ts";
 import type { LocalPlan } from "../proxy/agent/messages.ts";
 import type { BoundPort } from "./open-ports.ts";
 
 export interface Binders {
   readonly openInNamespace: (path: string, ports: readonly number[]) => Promise<BoundPort[]>;
   readonly openOnLoopback: (wanted: number | undefined) => BoundPort[];
+  /** The socket of a listener that an earlier keeper's worker still listens on; undefined when there is none. */
+  readonly inherit?: (listenerId: string) => RawHandle | undefined;
 }
 
 export interface BoundDependency {
@@ -24,10 +27,12 @@ export async function bindRequest(
   request: LocalPortsRequest,
   before: LocalPortsAnswer | undefined,
   strict: boolean,
-  { openInNamespace, openOnLoopback }: Binders,
+  { openInNamespace, openOnLoopback, inherit }: Binders,
 ): Promise<BoundDependency[]> {
   const { instanceId, namespace, ports } = request;
   if (ports.length === 0) return [];
+  const inherited = before === undefined || inherit === undefined ? [] : inheritAll(request, before, inherit);
+  if (inherited.length > 0) return inherited;
   if (namespace !== null) {
     const byPort = new Map(ports.map((port) => [port.port, port]));
     if (byPort.size < ports.length) {
@@ -56,6 +61,33 @@ export async function bindRequest(
   return bound;
 }
 
+/** The instance's sockets from before, where every port has its own; else none, and what there was is closed. */
+function inheritAll(
+  request: LocalPortsRequest,
+  before: LocalPortsAnswer,
+  inherit: (listenerId: string) => RawHandle | undefined,
+): BoundDependency[] {
+  const numbers = new Map(before.ports.map(({ dependency, port }) => [dependency, port]));
+  const bound: BoundDependency[] = [];
+  let whole = true;
+  for (const { dependency, protocol } of request.ports) {
+    const port = numbers.get(dependency);
+    for (const host of ["127.0.0.1", "::1"] as const) {
+      const handle = inherit(listenerId(request.instanceId, dependency, host));
+      if (handle !== undefined && port !== undefined) {
+        bound.push({ dependency, protocol, socket: { host, port, handle } });
+      } else if (host === "127.0.0.1") whole = false; // Where there is no IPv6 there is no ::1.
+    }
+  }
+  if (whole) return bound;
+  for (const { socket } of bound) socket.handle.close();
+  return [];
+}
+
+function listenerId(instanceId: string, dependency: string, host: BoundPort["host"]): string {
+  return `${instanceId}/${dependency}/${host === "::1" ? "6" : "4"}`;
+}
+
 function openKeeping(
   wanted: number | undefined,
   strict: boolean,
@@ -77,7 +109,7 @@ export function planListener(
   const { formation, instanceId, service } = request;
   return {
     kind: "local",
-    id: `${instanceId}/${dependency}/${socket.host === "::1" ? "6" : "4"}`,
+    id: listenerId(instanceId, dependency, socket.host),
     instanceId,
     from: `${service}.${formation}`,
     dependency,

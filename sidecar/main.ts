@@ -6,6 +6,7 @@ import { systemRandom } from "../base/random.ts";
 import { readSettings } from "../base/settings.ts";
 import { writeCompileCacheSoon } from "../proxy/agent/compile-cache.ts";
 import { bindUnix, removeStaleSocket } from "../proxy/agent/handles.ts";
+import { Orphans } from "../proxy/agent/orphans.ts";
 import * as run from "../proxy/agent/run-keeper.ts";
 import { http2Settings } from "../proxy/http2/limits.ts";
 import type { PortsRequest } from "./api.ts";
@@ -26,6 +27,8 @@ async function main(): Promise<void> {
   const around = run.prepare("sidecar", stateDir, systemClock, systemRandom);
   const { clock, folder, log } = around;
   const token = run.readHostToken(settings, stateDir);
+  const orphans = new Orphans(folder, clock, log);
+  await orphans.look();
   const admin = await run.bindPatiently(settings.admin, around);
   const socketPath = settings.socket === "" ? join(stateDir, "run/sidecar.sock") : settings.socket;
   fs.mkdirSync(dirname(socketPath), { recursive: true });
@@ -38,7 +41,7 @@ async function main(): Promise<void> {
       settings,
       http2Limits,
       workerEntry: join(import.meta.dirname, "worker.ts"),
-      environment: pick(process.env, ["PATH", "NODE_EXTRA_CA_CERTS"]),
+      environment: pick(process.env, ["PATH", "HOME", "NODE_EXTRA_CA_CERTS"]),
       prefix: withoutCapabilities(),
       onRequest: (body) => obey(ports, body as PortsRequest),
     },
@@ -53,6 +56,7 @@ async function main(): Promise<void> {
     openInNamespace: (path, wanted) =>
       openInNamespace(path, wanted, { clock, environment, timeoutMs: settings.namespaceTimeout }),
     openOnLoopback,
+    inherit: (id) => orphans.inherit(id)?.handles[0],
     namespaceIdentity,
     save: (records) => writeDurable(statePath, records),
     clock,
@@ -61,7 +65,7 @@ async function main(): Promise<void> {
     parallelMax: settings.namespaceParallel,
   });
   run.obeySignals(keeper, log, (code) => process.exit(code));
-  keeper.start();
+  keeper.start(orphans.all);
   try {
     const restored = ports.restore(loadRecords(statePath, log));
     await Promise.all([
@@ -69,6 +73,7 @@ async function main(): Promise<void> {
       keeper.open({ kind: "api", id: "api" }, api),
       restored,
     ]);
+    orphans.forget();
   } catch (error) {
     await keeper.stop(0);
     throw error;

@@ -42,6 +42,11 @@ class SidecarProgram extends ProxyProgram {
     if (!this.#local.unlisten(id)) await super.unlisten(id);
   }
 
+  override orphaned(): void {
+    super.orphaned();
+    void this.#api.close();
+  }
+
   override async drain(timeoutMs: number): Promise<number> {
     const [cut] = await Promise.all([super.drain(timeoutMs), this.#api.close()]);
     return cut;

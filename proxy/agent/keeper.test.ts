@@ -32,6 +32,7 @@ function startKeeper(options: Partial<KeeperOptions> = {}): Keeper {
     random: seededRandom(1),
     log,
     drainMs: 5_000,
+    folder: tmpdir(),
     ...options,
   });
   keepers.push(keeper);

@@ -6,9 +6,10 @@ import { answerRequest, listenError } from "./keeper-answers.ts";
 import { replacementDelay, type KeeperPolicy } from "./keeper-policy.ts";
 import type { FromWorker, KeeperFacts, ListenerPlan, SocketAddress } from "./messages.ts";
 import type { PlainLog } from "./plain-log.ts";
+import type { Orphan } from "./orphans.ts";
 import { type OpenListener, socketsOf } from "./sockets.ts";
 import { Team } from "./team.ts";
-import { WorkerProcess, type WorkerCommand } from "./worker-process.ts";
+import { NO_SLOT, type WorkerCommand, type WorkerEvents, WorkerProcess } from "./worker-process.ts";
 
 export interface KeeperOptions {
   readonly command: WorkerCommand;
@@ -20,6 +21,10 @@ export interface KeeperOptions {
   readonly log: PlainLog;
   /** How long a replaced worker may finish what it has in flight, in milliseconds. */
   readonly drainMs: number;
+  /** Where workers wait for the next keeper should this one die. */
+  readonly folder: string;
+  /** How long they serve on without one, in milliseconds. @default 120_000 */
+  readonly orphanMs?: number;
   /** How long `open` waits for a worker to listen, in milliseconds. @default 10_000 */
   readonly openMsMax?: number;
   /** Workers at once. @default 1 */
@@ -42,6 +47,10 @@ export class Keeper {
   readonly #listeners = new Map<string, OpenListener>();
   readonly #closing = new Map<string, () => void>();
   readonly #team: Team;
+  readonly #events: WorkerEvents = {
+    onMessage: (from, message) => this.#heard(from, message),
+    onExit: (from, how) => this.#exited(from, how),
+  };
   /** Who accepts for an empty place. */
   readonly #helpers = new Map<number, WorkerProcess>();
   readonly #replacements = new Map<number, Disposable>();
@@ -59,7 +68,13 @@ export class Keeper {
     this.#team = new Team(options.clock);
   }
 
-  start(): void {
+  /** `orphans` serve until every place has a worker that listens; then they drain. */
+  start(orphans: readonly Orphan[] = []): void {
+    for (const orphan of orphans) {
+      const worker = WorkerProcess.adopt(orphan, this.#options.clock.nowMs(), this.#events);
+      this.#workers.push(worker);
+      if (orphan.leading && this.#team.leader === undefined) this.#team.goesOnLeading(worker);
+    }
     this.#ticker = this.#options.clock.every(this.#options.policy.pingMs, () => this.#tick());
     for (let slot = 0; slot < this.#slots; slot += 1) this.#spawn(slot);
   }
@@ -88,7 +103,8 @@ export class Keeper {
     const listener: OpenListener = { plan, handles, opened: Promise.withResolvers() };
     this.#listeners.set(plan.id, listener);
     for (const worker of this.#workers) {
-      if (this.#team.knows(worker) && worker.state !== "draining") this.#share(worker, listener, worker.slot);
+      const takes = this.#team.knows(worker) && worker.state !== "draining" && worker.slot !== NO_SLOT;
+      if (takes) this.#share(worker, listener, worker.slot);
     }
     for (const [slot, helper] of this.#helpers) {
       if (canBeLent(listener, this.#slots)) this.#share(helper, listener, slot);
@@ -169,11 +185,7 @@ export class Keeper {
   #spawn(slot: number): void {
     this.#replacements.delete(slot);
     const { command, clock } = this.#options;
-    const worker = new WorkerProcess(command, slot, clock.nowMs(), {
-      onMessage: (from, message) => this.#heard(from, message),
-      onExit: (from, how) => this.#exited(from, how),
-    });
-    this.#workers.push(worker);
+    this.#workers.push(WorkerProcess.start(command, slot, clock.nowMs(), this.#events));
   }
 
   #heard(worker: WorkerProcess, message: FromWorker): void {
@@ -183,7 +195,11 @@ export class Keeper {
         return worker.send({
           kind: "start",
           settings: this.#options.settings,
-          orphanDrainMs: this.#options.drainMs,
+          orphan: {
+            folder: this.#options.folder,
+            waitMs: this.#options.orphanMs ?? 120_000,
+            drainMs: this.#options.drainMs,
+          },
         });
       case "listening":
         return this.#listeners.get(message.id)?.opened.resolve(message.address);
@@ -194,7 +210,7 @@ export class Keeper {
         return worker === team.leader ? this.#closing.get(message.id)?.() : undefined;
       case "again": {
         const listener = this.#listeners.get(message.id);
-        if (listener !== undefined) this.#share(worker, listener, worker.slot);
+        if (listener !== undefined) this.#share(worker, listener, Math.max(0, worker.slot));
         return;
       }
       case "serving":
@@ -206,7 +222,7 @@ export class Keeper {
       case "state": {
         const first = !team.knows(worker);
         team.heard(worker, message);
-        if (first || worker.reloaded) this.#admit(worker);
+        if (worker.slot !== NO_SLOT && (first || worker.reloaded)) this.#admit(worker);
         return;
       }
       case "counted":
@@ -256,9 +272,10 @@ export class Keeper {
     const tookMs = Math.round(clock.nowMs() - worker.startedMs);
     log.info({ pid: worker.pid, slot: worker.slot, tookMs }, "worker serves");
     this.#relieve(worker.slot);
-    const before = this.#workers.filter(
-      (other) => other !== worker && other.slot === worker.slot && other.state === "serving",
-    );
+    const serving = this.#workers.filter((other) => other !== worker && other.state === "serving");
+    const complete =
+      new Set(serving.map(({ slot }) => slot)).add(worker.slot).add(NO_SLOT).size > this.#slots;
+    const before = serving.filter(({ slot }) => slot === worker.slot || (slot === NO_SLOT && complete));
     for (const predecessor of before) {
       this.#drain(predecessor);
       if (predecessor !== this.#team.leader) continue;

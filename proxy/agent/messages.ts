@@ -45,6 +45,15 @@ export interface KeeperFacts {
   readonly hotRestarts: number;
 }
 
+/** What a worker does when its keeper is gone. */
+export interface OrphanPolicy {
+  /** Where the next keeper looks for it. */
+  readonly folder: string;
+  /** How long it serves on, in milliseconds; then it drains. */
+  readonly waitMs: number;
+  readonly drainMs: number;
+}
+
 /** Which of a listener's sockets: several share a port, each with a queue of its own (SO_REUSEPORT). */
 export interface SocketName {
   readonly id: string;
@@ -55,8 +64,7 @@ export type ToWorker =
   | {
       readonly kind: "start";
       readonly settings: unknown;
-      /** How long to drain should the keeper die, in milliseconds. */
-      readonly orphanDrainMs: number;
+      readonly orphan: OrphanPolicy;
     }
   /** How many handles follow; "serving" is due when each was tried. */
   | { readonly kind: "sockets"; readonly count: number }

@@ -171,6 +171,11 @@ export class ProxyProgram implements WorkerProgram {
     this.#reporter.start();
   }
 
+  orphaned(): void {
+    this.#options.log.warn({}, "the keeper is gone; serving on until the next one is there");
+    void this.#admin.close();
+  }
+
   handOver(): void {
     void this.#feed.stop();
     void this.#reporter.stop();

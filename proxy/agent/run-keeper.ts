@@ -10,6 +10,7 @@ import { type RawHandle, bindShared } from "./handles.ts";
 import { Keeper } from "./keeper.ts";
 import { defaultKeeperPolicy } from "./keeper-policy.ts";
 import type { ListenerPlan, SocketAddress } from "./messages.ts";
+import type { Orphans } from "./orphans.ts";
 import { type PlainLog, createPlainLog } from "./plain-log.ts";
 import { type commonSettings, formatAddress } from "./settings.ts";
 import type { WorkerCommand } from "./worker-process.ts";
@@ -137,6 +138,8 @@ export function createKeeper(
     random,
     log,
     workers: settings.workers,
+    folder,
+    orphanMs: settings.orphanMax,
     drainMs: settings.drain,
     // A worker may use up its whole start, be replaced, and the next one still be in time.
     openMsMax: Math.max(10_000, settings.startMax * 2),
@@ -173,6 +176,29 @@ export async function bindPatiently(
   }
 }
 
+/** As `bindPatiently`, on the sockets of a predecessor's workers where there are any. */
+export async function inheritOrBind(
+  id: string,
+  wanted: SocketAddress,
+  around: Surroundings,
+  orphans: Orphans,
+  sockets: number,
+): Promise<Bound> {
+  const untilMs = around.clock.nowMs() + 5_000;
+  for (;;) {
+    await orphans.look();
+    const inherited = orphans.inherit(id, wanted);
+    if (inherited !== undefined) return inherited;
+    try {
+      return bindShared(wanted, sockets);
+    } catch (error) {
+      const taken = error instanceof UserError && error.code === "port_taken";
+      if (!taken || around.clock.nowMs() >= untilMs) throw error;
+      await around.clock.sleep(20);
+    }
+  }
+}
+
 /** Opens a socket that the program cannot do without, and says where it listens. */
 export async function openListener(
   keeper: Keeper,
@@ -184,7 +210,10 @@ export async function openListener(
   log.info({ listener: plan.id, address: formatAddress(address) }, "listening");
 }
 
-/** Obeys signals until the keeper has stopped: TERM and INT drain and end, HUP and USR2 replace the worker. */
+/**
+ * Obeys signals until the keeper has stopped: TERM and INT drain and end, QUIT leaves the workers to the next keeper,
+ * HUP and USR2 replace the workers.
+ */
 export function obeySignals(keeper: Keeper, log: PlainLog, exit: (code: number) => void): void {
   const stop = (signal: string) => {
     log.info({ signal }, "stopping");
@@ -195,6 +224,10 @@ export function obeySignals(keeper: Keeper, log: PlainLog, exit: (code: number) 
   };
   process.on("SIGTERM", stop);
   process.on("SIGINT", stop);
+  process.on("SIGQUIT", (signal) => {
+    log.info({ signal }, "leaving; the workers serve on until the next keeper is there");
+    exit(0);
+  });
   process.on("SIGHUP", (signal) => keeper.restart(signal));
   process.on("SIGUSR2", (signal) => keeper.restart(signal));
 }

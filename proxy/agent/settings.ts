@@ -148,6 +148,11 @@ export function commonSettings(
       `${prefix}_WORKERS`,
       "Workers that share the ports; `auto` is one for each core. See proxy/agent for what then holds for each worker alone",
     ),
+    orphanMax: setting.duration(
+      `${prefix}_ORPHAN_MAX`,
+      "2m",
+      "How long workers serve on when their keeper is gone and no other comes; then they drain",
+    ),
     workerHeapMax: setting.bytes(
       `${prefix}_WORKER_HEAP_MAX`,
       "512MiB",

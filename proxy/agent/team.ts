@@ -52,6 +52,11 @@ export class Team {
     worker.send({ kind: "lead" });
   }
 
+  /** It led under an earlier keeper, and goes on. */
+  goesOnLeading(worker: WorkerProcess): void {
+    this.#leader = worker;
+  }
+
   heard(worker: WorkerProcess, { state }: Told<"state">): void {
     this.#states.set(worker, state);
     if (worker !== this.#leader) this.#leader?.send({ kind: "sibling", pid: worker.pid, state });

@@ -1,18 +1,23 @@
+import fs from "node:fs";
 import type { Clock } from "../../base/clock.ts";
 import { UserError, errnoOf, messageOf } from "../../base/errors.ts";
 import type { EdgeTraffic, MeshConfig } from "../../model/mesh.ts";
+import { type HandlePipe, awaitPipe } from "./handle-pipe.ts";
+import type { RawHandle } from "./handles.ts";
 import type { MetricCounts } from "./merge-metrics.ts";
 import type {
   FromWorker,
   Gathered,
   KeeperFacts,
   ListenerPlan,
+  OrphanPolicy,
   Result,
   SiblingState,
   SocketAddress,
   SocketName,
   ToWorker,
 } from "./messages.ts";
+import { type FromOrphan, orphanPath } from "./orphans.ts";
 
 /** What a worker does for its keeper; the edge's and the sidecar's program implement it. */
 export interface WorkerProgram {
@@ -24,6 +29,8 @@ export interface WorkerProgram {
   leave(name: SocketName): void;
   /** Follow the feed and report. */
   lead(): void;
+  /** The keeper is gone: pages and API are for the next one, traffic goes on. */
+  orphaned(): void;
   /** Stop following and reporting: a successor does. */
   handOver(): void;
   /** Apply the epoch the leader saved, or, when it cannot save, this one. */
@@ -60,8 +67,10 @@ export interface KeeperLink {
 export interface Channel {
   send(message: FromWorker): void;
   onMessage(callback: (message: ToWorker, handle: unknown) => void): void;
-  /** The keeper died. */
+  /** The keeper died, or left. */
   onDisconnect(callback: () => void): void;
+  /** From now on nobody else hears signals for this process. */
+  onTerminate(callback: () => void): void;
   exit(code: number): void;
 }
 
@@ -74,22 +83,31 @@ export interface WorkerOptions {
 /** How often a worker says how things are with it when that has changed, in milliseconds. */
 const TELL_MS = 250;
 
-/** Runs a program under a keeper until it is drained, or until the keeper dies and what is in flight is done. */
+/** Runs a program under a keeper, and after its death under the next one, until it is drained. */
 export function runWorker({ channel, clock, start }: WorkerOptions): void {
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
   let requests = 0;
   let program: Promise<WorkerProgram> | undefined;
   let draining = false;
-  let orphanDrainMs = 0;
+  let orphan: OrphanPolicy | undefined;
+  let leading = false;
+  /** The next keeper, once the first is gone. */
+  let pipe: HandlePipe | undefined;
+  /** What is listened on, for the next keeper. */
+  const sockets = new Map<string, { plan: ListenerPlan; socket: number; handle: RawHandle }>();
   /** Sockets of the start that have not been tried yet. */
   let untried = 0;
   let lastTold = "";
 
+  const say = (message: FromWorker): void => {
+    if (pipe === undefined) channel.send(message);
+    else pipe.send(message);
+  };
   const ask = (make: (request: number) => FromWorker): Promise<unknown> => {
     const answer = Promise.withResolvers<unknown>();
     requests += 1;
     waiting.set(requests, answer);
-    channel.send(make(requests));
+    say(make(requests));
     return answer.promise;
   };
   const tell = (running: WorkerProgram, always = true): void => {
@@ -97,28 +115,32 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
     const text = JSON.stringify(state);
     if (text === lastTold && !always) return;
     lastTold = text;
-    channel.send({ kind: "state", state });
+    say({ kind: "state", state });
   };
 
   const link: KeeperLink = {
     saved: (epoch, config) =>
-      channel.send(config === undefined ? { kind: "saved", epoch } : { kind: "saved", epoch, config }),
+      say(config === undefined ? { kind: "saved", epoch } : { kind: "saved", epoch, config }),
     gather: async (own) => (await ask((request) => ({ kind: "gather", request, own }))) as Gathered,
     tell: () => void program?.then(tell),
-    again: (id) => channel.send({ kind: "again", id }),
+    again: (id) => say({ kind: "again", id }),
     request: (body) => ask((request) => ({ kind: "request", request, body })),
   };
 
   const listen = async (running: WorkerProgram, plan: ListenerPlan, socket: number, handle: unknown) => {
     const { id } = plan;
     try {
-      channel.send({ kind: "listening", id, address: await running.listen(plan, socket, handle) });
+      const address = await running.listen(plan, socket, handle);
+      if (plan.kind !== "admin" && plan.kind !== "api") {
+        sockets.set(`${id}#${socket}`, { plan, socket, handle: handle as RawHandle });
+      }
+      say({ kind: "listening", id, address });
     } catch (error) {
       const code = errnoOf(error) ?? "unknown";
-      channel.send({ kind: "listen-failed", id, reason: messageOf(error), code });
+      say({ kind: "listen-failed", id, reason: messageOf(error), code });
     }
     untried -= 1;
-    if (untried === 0) channel.send({ kind: "serving" });
+    if (untried === 0) say({ kind: "serving" });
   };
 
   const drain = async (running: WorkerProgram, timeoutMs: number, successor: boolean) => {
@@ -128,12 +150,12 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
       running.handOver();
       // In this order, so that the successor's first report already holds what is in flight here.
       tell(running);
-      channel.send({ kind: "handed-over" });
+      say({ kind: "handed-over" });
     }
     const cut = await running.drain(timeoutMs);
     tell(running);
-    channel.send({ kind: "counted", number: 0, metrics: await running.counts() });
-    channel.send({ kind: "drained", cut });
+    say({ kind: "counted", number: 0, metrics: await running.counts() });
+    say({ kind: "drained", cut });
     channel.exit(0);
   };
 
@@ -144,16 +166,19 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
         return;
       case "sockets":
         untried = message.count;
-        if (untried === 0) channel.send({ kind: "serving" });
+        if (untried === 0) say({ kind: "serving" });
         return;
       case "leave":
+        sockets.delete(`${message.id}#${message.socket}`);
         return running.leave(message);
       case "unlisten":
+        for (const [name, { plan }] of sockets) if (plan.id === message.id) sockets.delete(name);
         void running.unlisten(message.id).finally(() => {
-          channel.send({ kind: "unlistened", id: message.id });
+          say({ kind: "unlistened", id: message.id });
         });
         return;
       case "lead":
+        leading = true;
         return running.lead();
       case "drain":
         void drain(running, message.timeoutMs, message.successor);
@@ -172,7 +197,7 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
         return running.settled(message.epoch);
       case "count":
         void running.counts().then((metrics) => {
-          channel.send({ kind: "counted", number: message.number, metrics });
+          say({ kind: "counted", number: message.number, metrics });
         });
         return;
       case "ping":
@@ -183,9 +208,9 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
     }
   };
 
-  channel.onMessage((message, handle) => {
+  const hear = (message: ToWorker, handle: unknown): void => {
     if (message.kind === "start") {
-      orphanDrainMs = message.orphanDrainMs;
+      ({ orphan } = message);
       program = start(message.settings, link);
       void program.then((running) => {
         tell(running);
@@ -193,7 +218,7 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
       });
       return;
     }
-    if (message.kind === "ping") channel.send({ kind: "pong", number: message.number });
+    if (message.kind === "ping") say({ kind: "pong", number: message.number });
     if (message.kind === "answer") {
       settle(waiting.get(message.request), message.result);
       waiting.delete(message.request);
@@ -201,13 +226,68 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
     }
     // A rejected start is left unhandled on purpose: the process dies of it and the keeper tries again.
     void program?.then((running) => obey(running, message, handle));
-  });
+  };
+
+  /**
+   * Serves on without a keeper until the next one connects, and then under it; drains when none comes. What it leads it
+   * goes on leading: there is no one else.
+   */
+  const waitForKeeper = (running: WorkerProgram, { folder, waitMs, drainMs }: OrphanPolicy): void => {
+    const path = orphanPath(folder, process.pid);
+    const end = () => {
+      stop();
+      fs.rmSync(path, { force: true });
+      void drain(running, drainMs, true);
+    };
+    fs.rmSync(path, { force: true }); // Of an earlier process of this number.
+    const late = clock.after(waitMs, end);
+    const stop = awaitPipe(path, (next) => {
+      late[Symbol.dispose]();
+      pipe = next;
+      next.onMessage = (message, handle) => hear(message as ToWorker, handle);
+      next.onClose = () => {
+        pipe = undefined;
+        if (!draining) waitForKeeper(running, { folder, waitMs, drainMs });
+      };
+      const offer = (message: FromOrphan, handle?: RawHandle) => next.send(message, handle);
+      offer({ kind: "orphan", pid: process.pid, leading });
+      for (const { plan, socket, handle } of sockets.values())
+        offer({ kind: "socket", plan, socket }, handle);
+      offer({ kind: "offered" });
+      tell(running);
+      next.start();
+    });
+  };
+
+  channel.onMessage(hear);
   channel.onDisconnect(() => {
-    // The next keeper's worker has the same name in the mesh: an orphan must not speak under it.
-    if (program === undefined) channel.exit(0);
-    else void program.then((running) => drain(running, orphanDrainMs, true));
+    if (program === undefined || orphan === undefined) return channel.exit(0);
+    const policy = orphan;
+    void program.then((running) => {
+      for (const answer of waiting.values()) answer.reject(keeperGone());
+      waiting.clear();
+      if (draining) return;
+      channel.onTerminate(() => void drain(running, policy.drainMs, true));
+      // Whoever was not given a socket yet has nothing that anybody could miss.
+      if (sockets.size === 0) return channel.exit(0);
+      running.orphaned();
+      try {
+        waitForKeeper(running, policy);
+      } catch {
+        // Nobody can find it: as well as it can, it finishes what it has.
+        void drain(running, policy.drainMs, true);
+      }
+    });
   });
-  channel.send({ kind: "hello" });
+  say({ kind: "hello" });
+}
+
+function keeperGone(): UserError {
+  return new UserError("The proxy's keeper is gone; the next one is on its way", {
+    code: "keeper_gone",
+    status: 503,
+    next: "Try again in a moment.",
+  });
 }
 
 function settle(answer: PromiseWithResolvers<unknown> | undefined, result: Result): void {
@@ -220,8 +300,11 @@ function settle(answer: PromiseWithResolvers<unknown> | undefined, result: Resul
 
 /** The channel to the process that forked this one. Signals are the keeper's to hear: a group gets them all. */
 export function parentChannel(): Channel {
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR2"] as const) {
-    process.on(signal, () => undefined);
+  let terminate = (): void => undefined;
+  for (const signal of ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR2"] as const) {
+    process.on(signal, () => {
+      if (signal === "SIGTERM") terminate();
+    });
   }
   return {
     send: (message) => {
@@ -231,6 +314,9 @@ export function parentChannel(): Channel {
       process.on("message", (message, handle: unknown) => callback(message as ToWorker, handle));
     },
     onDisconnect: (callback) => void process.on("disconnect", callback),
+    onTerminate: (callback) => {
+      terminate = callback;
+    },
     exit: (code) => process.exit(code),
   };
 }

@@ -151,9 +151,9 @@ export class ProcessDriver implements Driver {
     const record = this.#mustGet(instanceId);
     if (command === undefined)
       throw new UserError(`There is no command to start ${instanceId} with`, { code: "no_command" });
-    await this.kill(instanceId);
-    await this.#running.get(instanceId)?.catch(() => undefined); // It reads the files that are cleared next.
     const runFolder = this.#runFolder(instanceId);
+    if (!this.#mayOutlive(instanceId, record)) await this.kill(instanceId);
+    await this.#running.get(instanceId)?.catch(() => undefined); // It reads the files that are cleared next.
     clearRunFiles(runFolder);
     if (!existsSync(folder)) {
       throw new UserError(`Cannot start ${instanceId}: its folder ${folder} is gone`, {
@@ -339,11 +339,21 @@ export class ProcessDriver implements Driver {
   async #afterExit(instanceId: string, record: InstanceRecord, outOfMemoryBefore: number): Promise<Exit> {
     this.#stopWatching.signal.throwIfAborted(); // Closed: this exit is for the next executor to see.
     const runFolder = this.#runFolder(instanceId);
-    await this.kill(instanceId);
+    if (!this.#mayOutlive(instanceId, record)) await this.kill(instanceId);
     const ended = readExitFile(runFolder) ?? { code: null, signal: null, atMs: this.#clock.wallMs() };
     clearRunFiles(runFolder);
     const outOfMemory = this.#outOfMemoryKills(record) > outOfMemoryBefore;
     return { ...ended, outOfMemory };
+  }
+
+  /**
+   * A part of the platform that ended may leave processes behind, which serve until its next start takes them over
+   * (proxy/agent). Not when its command itself is what is left: then its shim was killed, and there would be twins.
+   */
+  #mayOutlive(instanceId: string, record: InstanceRecord): boolean {
+    if (record.privileges === "none") return false;
+    const { child, shim } = readRunFiles(this.#runFolder(instanceId));
+    return !isShimAlive(this.#runFolder(instanceId), shim) && !(child !== undefined && isAlive(child));
   }
 
   /** The shim writes its files before the command runs; the files, not the fork, say that it started. */

@@ -49,6 +49,7 @@ runWorker({
       lead: () => {
         leading = true;
       },
+      orphaned: () => undefined,
       handOver: () => {
         leading = false;
       },

@@ -57,7 +57,7 @@ async function startEdge(environment: Record<string, string> = {}): Promise<Prog
     routes: [{ id: "shop.test", host: "shop.test", path: "/", cluster: "web.shop" }],
   };
   control.send({ kind: "config", config });
-  await vi.waitFor(() => expect(control.reports.at(-1)?.epoch).toBe(1), { timeout: 10_000, interval: 20 });
+  await vi.waitFor(() => expect(control.reports.at(-1)?.epoch).toBe(1), { timeout: 30_000, interval: 20 });
   return edge;
 }
 

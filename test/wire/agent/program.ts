@@ -61,7 +61,7 @@ export function startProgram(
   const withMessage = (message: string) => lines.filter(({ msg }) => msg === message);
   const waitForLog = async (message: string, times = 1) => {
     const told = () => withMessage(message).length >= times || child.exitCode !== null;
-    await vi.waitUntil(told, { timeout: 15_000, interval: 20 });
+    await vi.waitUntil(told, { timeout: 45_000, interval: 20 });
     expect(withMessage(message).length, `${message}: ${errors.join("")}`).toBeGreaterThanOrEqual(times);
   };
   return {
