@@ -68,7 +68,7 @@ const NEXT: Record<ConsulTrouble, string> = {
 
 /** What Consul's answers 500 and 503 say while an election is under way or a majority is missing. */
 const LEADERLESS =
-  /no cluster leader|no leader|leadership lost|not the leader|raft is already|rpc error: .*dial|failed to get conn/i;
+  /no cluster leader|no leader|leadership lost|not the leader|raft is already|rpc error.*(?:dial|closed|EOF|connection|timeout)|failed to get conn/i;
 export const CALL_MS = 10_000;
 
 /** papi, below the npm client, offers the four verbs to those who extend it. */
