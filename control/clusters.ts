@@ -1,3 +1,5 @@
+import { type CallLimits, policyOfCall } from "../model/call-limits.ts";
+import { canonicalJson } from "../model/canonical.ts";
 import { ClusterPolicy, type Cluster, type Endpoint, type Protocol, type Split } from "../model/mesh.ts";
 import { Port, serviceAddress } from "../model/names.ts";
 import type { FormationRecord } from "../model/release.ts";
@@ -104,18 +106,17 @@ export function egressCluster(
 export function policyOf({
   requestTimeoutMs,
   retriesMax,
+  call,
 }: {
   readonly requestTimeoutMs: number | undefined;
   readonly retriesMax: number | undefined;
+  readonly call: CallLimits | undefined;
 }): ClusterPolicy | undefined {
-  if (requestTimeoutMs === undefined && retriesMax === undefined) return undefined;
-  const key = `${requestTimeoutMs ?? ""}/${retriesMax ?? ""}`;
+  if (requestTimeoutMs === undefined && retriesMax === undefined && call === undefined) return undefined;
+  const key = `${requestTimeoutMs ?? ""}/${retriesMax ?? ""}/${call === undefined ? "" : canonicalJson(call)}`;
   let policy = POLICIES.get(key);
   if (policy === undefined) {
-    policy = ClusterPolicy.parse({
-      ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs, responseTimeoutMs: requestTimeoutMs }),
-      ...(retriesMax === undefined ? {} : { retry: { retriesMax } }),
-    });
+    policy = policyOfCall(requestTimeoutMs, retriesMax, call ?? {});
     POLICIES.set(key, policy);
   }
   return policy;

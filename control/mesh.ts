@@ -1,3 +1,4 @@
+import type { CallLimits } from "../model/call-limits.ts";
 import { isDeepStrictEqual } from "node:util";
 import type { Cluster, Edge, Endpoint, MeshConfig, PublicRoute } from "../model/mesh.ts";
 import { parseServiceAddress, serviceAddress } from "../model/names.ts";
@@ -138,6 +139,7 @@ interface Declared {
   readonly address: string | undefined;
   readonly requestTimeoutMs: number | undefined;
   readonly retriesMax: number | undefined;
+  readonly call: CallLimits | undefined;
   readonly actions: RouteActions | undefined;
 }
 
@@ -176,6 +178,7 @@ function declaredIn(
       address: more?.address,
       requestTimeoutMs: more?.requestTimeoutMs,
       retriesMax: more?.retriesMax,
+      call: more?.call,
       actions: more?.actions,
     };
   });

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { parseDurationMs } from "../base/units.ts";
+import { callKeys } from "./call-limits.ts";
 import { EdgeMapping, EdgeText, callActions } from "./manifest-route.ts";
 import { Protocol } from "./mesh.ts";
 import { NAME_PATTERN, NAME_RULE } from "./names.ts";
@@ -70,6 +71,7 @@ export const DependencyMapping = z.strictObject(
       .max(10, RETRIES_RULE)
       .optional()
       .describe("Attempts beyond the first where a retry is safe; 0 switches retries off."),
+    ...callKeys,
     optional: z
       .boolean({ error: "must be true or false" })
       .optional()

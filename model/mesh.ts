@@ -45,25 +45,64 @@ export const RetryPolicy = z.strictObject({
   budgetBurst: z.int().min(0).default(10),
   /** Also resend methods that are not idempotent when the request may have been executed. Dangerous. */
   nonIdempotent: z.boolean().default(false),
+  /** Also try again after `responseTimeoutMs`, for requests that may be sent twice. */
+  onTimeout: z.boolean().default(false),
+  /** Upper bound of the wait before a second retry, or one at the same endpoint; full jitter, doubles each time. */
+  backoffMsBase: z.int().min(0).default(25),
+  backoffMsMax: z.int().min(0).default(250),
 });
 export type RetryPolicy = z.infer<typeof RetryPolicy>;
+
+/** A second attempt when the first is slow, for requests that may be sent twice; the first answer wins. */
+export const HedgePolicy = z.strictObject({
+  /** After this long without an answer; absent: after the time in which 95 % of requests are answered. */
+  delayMs: z.int().min(1).optional(),
+});
+export type HedgePolicy = z.infer<typeof HedgePolicy>;
+
+/** Bounds of a limit of requests at once that follows what a cluster can take. Terms follow Netflix's Gradient2. */
+export const AdaptivePolicy = z.strictObject({
+  /** Where it begins. */
+  limitInitial: z.int().min(1).default(20),
+  limitMin: z.int().min(1).default(10),
+  limitMax: z.int().min(1).default(1_000),
+  /** Answers may take so many times as long as usual before the limit shrinks. */
+  tolerance: z.number().min(1).max(10).default(1.5),
+});
+export type AdaptivePolicy = z.infer<typeof AdaptivePolicy>;
 
 export const Balancing = z.enum(["least-request", "round-robin"]);
 
 export const ClusterPolicy = z.strictObject({
   connectTimeoutMs: z.int().min(1).default(2_000),
-  /** From the request's first byte to the response's last, retries included; 0 is no limit. */
-  requestTimeoutMs: z.int().min(0).default(60_000),
+  /**
+   * From the request's first byte to the response's last, retries included, and the deadline of the next hops; 0 is no
+   * limit: then a response that has begun may take as long as its bytes keep moving.
+   */
+  requestTimeoutMs: z.int().min(0).default(0),
+  /** From the request's last byte to the response's head, every attempt included; 0 is no limit. */
+  answerTimeoutMs: z.int().min(0).default(60_000),
   /** From the request's last byte to the response's head, one attempt; 0 is no limit. */
   responseTimeoutMs: z.int().min(0).default(30_000),
+  /** No byte of a response's body for this long ends it; of a gRPC request's too. 0 is no limit. */
+  streamIdleTimeoutMs: z.int().min(0).default(300_000),
   /** No byte in either direction for this long ends a TCP connection or an upgraded one; 0 is no limit. */
   idleTimeoutMs: z.int().min(0).default(3_600_000),
   connectionsPerEndpointMax: z.int().min(1).default(1_024),
   /** Requests waiting for a connection or an endpoint; beyond, 503 at once. */
   pendingMax: z.int().min(0).default(1_024),
+  /** Requests that wait for their answer at once; beyond, they wait, those of low priority are refused. 0 is no limit. */
+  inFlightMax: z.int().min(0).default(0),
+  /** Requests and streams of one endpoint at once, to their end; 0 is no limit beyond its connections. */
+  inFlightPerEndpointMax: z.int().min(0).default(0),
+  /** A limit that follows what the cluster can take, beside `inFlightMax`. Absent: none. */
+  adaptive: AdaptivePolicy.optional(),
+  /** How much its requests matter when not all can be served; a caller inside the mesh may say otherwise. */
+  priority: z.enum(["low", "normal", "high"]).default("normal"),
   balancing: Balancing.default("least-request"),
   outlier: OutlierPolicy.prefault({}),
   retry: RetryPolicy.prefault({}),
+  hedge: HedgePolicy.optional(),
 });
 export type ClusterPolicy = z.infer<typeof ClusterPolicy>;
 

@@ -1,4 +1,5 @@
 import { formatBytes, formatDuration } from "../base/units.ts";
+import { callLimitsText } from "./call-limits.ts";
 import type { Plan } from "./api.ts";
 import type { EdgeRoute, Release, ReleaseDependency, ReleaseService } from "./release.ts";
 import { actionTexts, matchText } from "./route.ts";
@@ -117,6 +118,7 @@ function policyDifferences(
       ({ requestTimeoutMs: ms }) => (ms === undefined ? undefined : ms === 0 ? "none" : formatDuration(ms)),
     ],
     ["retries", ({ retriesMax }) => textOf(retriesMax)],
+    ["call", ({ call }) => (call === undefined ? undefined : callLimitsText(call))],
     ["address", ({ address }) => address],
     ["actions", ({ actions }) => (actions === undefined ? undefined : actionTexts(actions).join("; "))],
   ];

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { CallLimits } from "./call-limits.ts";
 import { Name } from "./names.ts";
 import { RouteActions, RouteMatch } from "./route.ts";
 import { RunSpec } from "./run-spec.ts";
@@ -23,6 +24,7 @@ export const ReleaseDependency = z.strictObject({
   optional: z.boolean(),
   requestTimeoutMs: z.int().optional(),
   retriesMax: z.int().optional(),
+  call: CallLimits.optional(),
   actions: RouteActions.optional(),
 });
 export type ReleaseDependency = z.infer<typeof ReleaseDependency>;

@@ -1,4 +1,5 @@
 import { parseBytes, parseDurationMs } from "../base/units.ts";
+import { callLimitsOf } from "./call-limits.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
 import { fillTemplate, type Gear } from "./gear.ts";
 import { imageDigest } from "./image.ts";
@@ -183,6 +184,7 @@ function resolveDependency(
   const protocol = mapping.protocol ?? offered.protocol;
   const optional = mapping.optional ?? false;
   const actions = dependencyActionsOf(mapping);
+  const call = callLimitsOf(mapping);
   const declared: ReleaseDependency = {
     name,
     port: mapping.port,
@@ -194,6 +196,7 @@ function resolveDependency(
       ? {}
       : { requestTimeoutMs: Math.round(parseDurationMs(mapping.timeout) ?? 0) }),
     ...(mapping.retries === undefined ? {} : { retriesMax: mapping.retries }),
+    ...(call === undefined ? {} : { call }),
     ...(actions === undefined ? {} : { actions }),
   };
   const url = offered.url ?? plainUrl(protocol);

@@ -1,3 +1,4 @@
+import type { Admission } from "./admission.ts";
 import { Lease } from "./balancer.ts";
 import type { EndpointState } from "./cluster.ts";
 import type { Exchange } from "./exchange.ts";
@@ -10,7 +11,8 @@ import type { SwitchedUpstream, Upstream, UpstreamUser } from "./sides.ts";
 
 /**
  * One try of an exchange at one endpoint: the place it takes there, and the connection or stream that serves it. An
- * exchange has one and fills it again for every further try. What happens to it is for the exchange to judge.
+ * exchange has one and fills it again for every further try; a second one only to hedge. What happens to it is for the
+ * exchange to judge.
  */
 export class Attempt implements UpstreamUser {
   /** Where the last try went; undefined before the first. */
@@ -18,6 +20,9 @@ export class Attempt implements UpstreamUser {
   readonly #lease = new Lease();
   readonly #exchange: Exchange;
   #upstream: Upstream | undefined;
+  /** Where it counts as waiting for its answer. */
+  #admission: Admission | undefined;
+  #sentMs = 0;
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange;
@@ -44,6 +49,11 @@ export class Attempt implements UpstreamUser {
     const { context } = this.#exchange;
     this.endpoint = endpoint;
     this.#lease.take(endpoint);
+    const { admission } = endpoint.cluster;
+    if (admission !== undefined) {
+      admission.enter();
+      this.#admission = admission;
+    }
     if (endpoint.cluster.speaksHttp2) {
       const stream = Http2Upstream.open(endpoint, context, this);
       this.#upstream = stream;
@@ -60,7 +70,15 @@ export class Attempt implements UpstreamUser {
   }
 
   /** Sends the request's head with the lines of this hop, and what there is of its body. False: wait for `onDrain`. */
-  send(hopFields: string, requestId: string, bytes: Buffer, from: number, to: number): boolean {
+  send(
+    hopFields: string,
+    requestId: string,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    nowMs: number,
+  ): boolean {
+    this.#sentMs = nowMs;
     const { hostField, cluster } = this.endpoint!;
     let host = hostField === "" ? this.request.host : hostField;
     if (host === "") host = cluster.name;
@@ -84,6 +102,7 @@ export class Attempt implements UpstreamUser {
     const upstream = this.#upstream;
     this.#upstream = undefined;
     upstream?.abandon();
+    if (this.#admission !== undefined) this.#leave(undefined);
   }
 
   /** The response came to its end, or is wanted no more from this connection, which is free already. */
@@ -94,10 +113,17 @@ export class Attempt implements UpstreamUser {
   /** Gives the place at the endpoint back. */
   release(): void {
     this.#lease[Symbol.dispose]();
+    const cluster = this.endpoint?.cluster;
+    if (cluster !== undefined && cluster.policy.inFlightPerEndpointMax !== 0) this.#makeRoom();
+  }
+
+  /** It took too long: what is learned from it is that the cluster has too much to do. */
+  noteLate(): void {
+    if (this.#admission !== undefined) this.#leave(true);
   }
 
   onUpstreamReady(): void {
-    this.#exchange.onAttemptReady();
+    this.#exchange.onAttemptReady(this);
   }
 
   onUpstreamDrained(): void {
@@ -105,11 +131,14 @@ export class Attempt implements UpstreamUser {
   }
 
   onInterim(head: ResponseHead): void {
-    this.#exchange.onInterim(head);
+    this.#exchange.onInterim(this, head);
   }
 
   onResponse(head: ResponseHead, bytes: Buffer, from: number, to: number, last: boolean): void {
-    this.#exchange.onResponse(head, bytes, from, to, last);
+    const { hedge } = this.endpoint!.cluster.policy;
+    if (hedge !== undefined) this.endpoint!.cluster.latency.add(this.#tookMs());
+    if (this.#admission !== undefined) this.#leave(head.status === 503 || head.status === 429);
+    this.#exchange.onResponse(this, head, bytes, from, to, last);
   }
 
   onResponseData(bytes: Buffer, from: number, to: number, last: boolean): void {
@@ -122,11 +151,31 @@ export class Attempt implements UpstreamUser {
 
   onUpgraded(head: ResponseHead, upstream: SwitchedUpstream, early: Buffer): void {
     this.#upstream = undefined;
-    this.#exchange.onUpgraded(head, upstream, early);
+    if (this.#admission !== undefined) this.#leave(false);
+    this.#exchange.onUpgraded(this, head, upstream, early);
   }
 
   onUpstreamFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void {
     this.#upstream = undefined;
-    this.#exchange.onAttemptFailed(code, what, sent, stale);
+    if (this.#admission !== undefined) this.#leave(stale ? undefined : true);
+    this.#exchange.onAttemptFailed(this, code, what, sent, stale);
+  }
+
+  #tookMs(): number {
+    return this.#exchange.context.clock.nowMs() - this.#sentMs;
+  }
+
+  /** Waits for its answer no more. `dropped` as in `Admission.leave`. */
+  #leave(dropped: boolean | undefined): void {
+    const admission = this.#admission!;
+    this.#admission = undefined;
+    admission.leave(this.#exchange.context.clock.nowMs(), this.#tookMs(), dropped);
+    this.#makeRoom();
+  }
+
+  #makeRoom(): void {
+    const { mesh } = this.#exchange.context;
+    const { name } = this.endpoint!.cluster;
+    if (mesh.someoneWaits(name)) mesh.wake(name);
   }
 }

@@ -1,5 +1,6 @@
 import type { Random } from "../base/random.ts";
 import type { Binding } from "./binding.ts";
+import type { Priority } from "./call-fields.ts";
 import type { ClusterState, EndpointState } from "./cluster.ts";
 import type { FailureCode } from "./failure.ts";
 import type { RequestHead } from "./http1/request-head.ts";
@@ -36,11 +37,14 @@ export class Choice {
     binding: Binding,
     request: RequestHead,
     avoid: EndpointState | undefined,
+    priority: Priority,
     random: Random,
   ): EndpointState | undefined {
     const { cluster } = this;
     if (cluster === undefined) return this.#none("no_cluster");
     if (cluster.endpoints.size === 0) return this.#none("no_endpoint");
+    if (cluster.admission !== undefined && !cluster.admission.admits(priority))
+      return this.#none("overloaded");
     const sticky = cluster.sticky !== undefined && cluster.shares.length > 0;
     if (sticky && this.#release < 0) {
       this.#release = stickyRelease(cluster.sticky, cluster.shares, request);

@@ -1,6 +1,7 @@
 import net from "node:net";
 import type { Random } from "../base/random.ts";
-import type { Cluster, ClusterPolicy, Endpoint } from "../model/mesh.ts";
+import type { Cluster, ClusterPolicy, Endpoint, Protocol } from "../model/mesh.ts";
+import { Admission } from "./admission.ts";
 import { pickLeastRequest, pickRoundRobin } from "./balancer.ts";
 import type { Timed } from "./deadlines.ts";
 import {
@@ -12,6 +13,7 @@ import {
   noteSuccess,
   reinstate,
 } from "./outlier.ts";
+import { QuantileEstimate } from "./quantile.ts";
 import { RetryBudget } from "./retry.ts";
 import { type Share, type SmoothSplit } from "./split.ts";
 
@@ -69,6 +71,8 @@ export class EndpointState {
   }
 
   get hasRoom(): boolean {
+    const { inFlightPerEndpointMax } = this.cluster.policy;
+    if (inFlightPerEndpointMax !== 0 && this.inFlight >= inFlightPerEndpointMax) return false;
     if (this.idle.length > 0 || this.connections < this.cluster.policy.connectionsPerEndpointMax) return true;
     return this.shared.some((connection) => connection.hasRoom);
   }
@@ -95,6 +99,7 @@ export interface ClusterEvents {
 /** One service's endpoints, which of them may be used, and the budget for retries. Kept across configurations. */
 export class ClusterState implements Timed {
   readonly name: string;
+  protocol: Protocol;
   /** Its instances speak HTTP/2 with prior knowledge. */
   speaksHttp2 = false;
   policy: ClusterPolicy;
@@ -103,6 +108,10 @@ export class ClusterState implements Timed {
   /** Empty when there is no split. Replaced whole on change. */
   shares: readonly Share[] = [];
   readonly budget: RetryBudget;
+  /** Bounds the requests at once; undefined when nothing does. */
+  admission: Admission | undefined;
+  /** How long answers take, for hedging; learns only where that is on. */
+  readonly latency = new QuantileEstimate(0.95, 1_000);
   panicking = false;
   wheelNext: Timed | undefined;
   wheelPrevious: Timed | undefined;
@@ -114,6 +123,7 @@ export class ClusterState implements Timed {
   constructor(cluster: Cluster, events: ClusterEvents) {
     this.name = cluster.name;
     this.policy = cluster.policy;
+    this.protocol = cluster.protocol;
     this.budget = new RetryBudget(cluster.policy.retry);
     this.#events = events;
     this.change(cluster);
@@ -122,9 +132,11 @@ export class ClusterState implements Timed {
   /** Takes over what the configuration says now. Returns the endpoints that are no longer in it. */
   change(cluster: Cluster): EndpointState[] {
     this.policy = cluster.policy;
+    this.protocol = cluster.protocol;
     this.speaksHttp2 = cluster.protocol === "http2" || cluster.protocol === "grpc";
     this.sticky = cluster.sticky;
     this.budget.change(cluster.policy.retry);
+    this.admission = Admission.of(cluster.policy, this.admission);
     const before = this.endpoints;
     this.endpoints = new Map(
       cluster.endpoints.map((endpoint) => {

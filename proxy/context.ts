@@ -6,6 +6,7 @@ import type { AccessEvent } from "./engine.ts";
 import type { Http2Limits } from "./http2/limits.ts";
 import type { EngineLimits } from "./limits.ts";
 import type { Mesh } from "./mesh.ts";
+import type { Pressure } from "./pressure.ts";
 import type { EngineStats } from "./stats.ts";
 
 /** What every part of one engine shares. */
@@ -21,6 +22,7 @@ export interface EngineContext {
   readonly mesh: Mesh;
   readonly stats: EngineStats;
   readonly wheel: DeadlineWheel;
+  readonly pressure: Pressure;
   readonly onAccess: ((event: AccessEvent) => void) | undefined;
   /** Unique over all engines, as good as surely; 26 characters at most. */
   readonly newRequestId: () => string;

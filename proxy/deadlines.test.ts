@@ -2,6 +2,10 @@ import { expect, test } from "vitest";
 import { ManualClock } from "../base/manual-clock.ts";
 import { DeadlineWheel, type Timed } from "./deadlines.ts";
 
+const rethrow = (error: unknown): void => {
+  throw error;
+};
+
 /** Notes when it was asked, and asks again at its deadline until that has come. */
 class Sleeper implements Timed {
   wheelNext: Timed | undefined;
@@ -25,7 +29,7 @@ test.for([0, 1, 49, 50, 51, 1000, 25_599, 25_600, 100_000])(
   "%i ms: not before, and within two ticks",
   async (dueMs) => {
     const clock = new ManualClock();
-    const wheel = new DeadlineWheel(clock, 50);
+    const wheel = new DeadlineWheel(clock, rethrow, 50);
     const sleeper = new Sleeper(dueMs);
     wheel.watch(sleeper, dueMs);
     await clock.advance(dueMs - 1);
@@ -38,7 +42,7 @@ test.for([0, 1, 49, 50, 51, 1000, 25_599, 25_600, 100_000])(
 
 test("a deadline that moves later costs nothing, one that moves earlier is kept", async () => {
   const clock = new ManualClock();
-  const wheel = new DeadlineWheel(clock, 50);
+  const wheel = new DeadlineWheel(clock, rethrow, 50);
   const sleeper = new Sleeper(200);
   wheel.watch(sleeper, 200);
   sleeper.dueMs = 1000;
@@ -53,7 +57,7 @@ test("a deadline that moves later costs nothing, one that moves earlier is kept"
 
 test("the timer runs only while somebody waits", async () => {
   const clock = new ManualClock();
-  const wheel = new DeadlineWheel(clock, 50);
+  const wheel = new DeadlineWheel(clock, rethrow, 50);
   expect(clock.pendingCount).toBe(0);
   const [a, b] = [new Sleeper(500), new Sleeper(500)];
   wheel.watch(a, 500);
@@ -67,7 +71,7 @@ test("the timer runs only while somebody waits", async () => {
 
 test("one that is asked may forget its neighbours", async () => {
   const clock = new ManualClock();
-  const wheel = new DeadlineWheel(clock, 50);
+  const wheel = new DeadlineWheel(clock, rethrow, 50);
   const victims = [new Sleeper(100), new Sleeper(100)];
   const killer: Timed = {
     wheelNext: undefined,
@@ -82,5 +86,21 @@ test("one that is asked may forget its neighbours", async () => {
   wheel.watch(killer, 100); // The last in is asked first.
   await clock.advance(1000);
   expect(victims.map(({ asked }) => asked)).toEqual([0, 0]);
+  expect(wheel.count).toBe(0);
+});
+
+test("one that throws is a fault, and the others are asked all the same", async () => {
+  const clock = new ManualClock();
+  const faults: unknown[] = [];
+  const wheel = new DeadlineWheel(clock, (error) => faults.push(error), 50);
+  const broken = new Sleeper(100);
+  broken.onTick = () => {
+    throw new Error("broken");
+  };
+  const sleepers = [new Sleeper(100), new Sleeper(100)];
+  for (const one of [sleepers[0]!, broken, sleepers[1]!]) wheel.watch(one, 100);
+  await clock.advance(200);
+  expect(faults).toHaveLength(1);
+  expect(sleepers.map(({ firedMs }) => firedMs.length)).toEqual([1, 1]);
   expect(wheel.count).toBe(0);
 });

@@ -16,6 +16,22 @@ export interface Timed {
 
 const SLOTS = 512;
 
+/** A timer for what is too rare or too short for the wheel; what throws in it is one fault, not the process's end. */
+export function guardedTimer(
+  clock: Clock,
+  delayMs: number,
+  onFault: (error: unknown) => void,
+  run: () => void,
+): Disposable {
+  return clock.after(delayMs, () => {
+    try {
+      run();
+    } catch (error) {
+      onFault(error);
+    }
+  });
+}
+
 /**
  * Deadlines for many connections with one timer: a coarse wheel (Varghese and Lauck, 1987) whose entries are lazy.
  * `watch` costs nothing when the deadline only moves later, which is what nearly every request does.
@@ -23,6 +39,7 @@ const SLOTS = 512;
  */
 export class DeadlineWheel {
   readonly #clock: Clock;
+  readonly #onFault: (error: unknown) => void;
   readonly #tickMs: number;
   readonly #slots: (Timed | undefined)[] = Array.from({ length: SLOTS }, () => undefined);
   #count = 0;
@@ -30,8 +47,10 @@ export class DeadlineWheel {
   #tick: number;
   #timer: Disposable | undefined;
 
-  constructor(clock: Clock, tickMs = 50) {
+  /** `onFault` hears what is thrown by those that are asked; the others are asked all the same. */
+  constructor(clock: Clock, onFault: (error: unknown) => void, tickMs = 50) {
     this.#clock = clock;
+    this.#onFault = onFault;
     this.#tickMs = tickMs;
     this.#tick = Math.floor(clock.nowMs() / tickMs);
   }
@@ -113,7 +132,11 @@ export class DeadlineWheel {
     for (const timed of due) {
       if (timed.wheelTick < 0 || timed.wheelTick > nowTick) continue;
       this.forget(timed);
-      this.watch(timed, timed.onTick(nowMs));
+      try {
+        this.watch(timed, timed.onTick(nowMs));
+      } catch (error) {
+        this.#onFault(error);
+      }
     }
   }
 }

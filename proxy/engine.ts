@@ -12,6 +12,7 @@ import { DEFAULT_LIMITS, type EngineLimits } from "./limits.ts";
 import { Listener } from "./listener.ts";
 import { Mesh, problemOf } from "./mesh.ts";
 import { registerEngineMetrics } from "./metrics.ts";
+import type { Pressure } from "./pressure.ts";
 import { EngineStats } from "./stats.ts";
 import type { HttpsRedirect } from "./tls/redirect.ts";
 import type { TlsTerminator } from "./tls/terminator.ts";
@@ -26,6 +27,8 @@ export interface EngineOptions {
   readonly log: Log;
   readonly limits?: Partial<EngineLimits>;
   readonly http2Limits?: Partial<Http2Limits>;
+  /** How hard it is for this process to go on; absent: never. See `agent/pressure-monitor.ts`. */
+  readonly pressure?: Pressure;
   /** Called once when a request (or a TCP connection) is over, whatever became of it. Must not throw or block. */
   readonly onAccess?: (event: AccessEvent) => void;
   /** Who speaks, in `via` and in refusals: `edge`, `sidecar`. */
@@ -123,9 +126,13 @@ class ProxyEngine implements Engine {
   readonly #listeners = new Set<Listener>();
   #draining = false;
 
-  constructor({ clock, random, log, limits, http2Limits, onAccess, name }: EngineOptions) {
+  constructor({ clock, random, log, limits, http2Limits, pressure, onAccess, name }: EngineOptions) {
     const stats = new EngineStats();
-    const wheel = new DeadlineWheel(clock);
+    const onFault = (error: unknown): void => {
+      stats.faults += 1;
+      log.error({ err: error }, "a fault of the proxy ended a connection");
+    };
+    const wheel = new DeadlineWheel(clock, onFault);
     this.#context = {
       name,
       clock,
@@ -137,13 +144,11 @@ class ProxyEngine implements Engine {
       mesh: new Mesh(log, stats, wheel),
       stats,
       wheel,
+      pressure: pressure ?? { level: 0 },
       onAccess,
       newRequestId: requestIds(random),
       dateField: dateFields(clock),
-      onFault: (error) => {
-        stats.faults += 1;
-        log.error({ err: error }, "a fault of the proxy ended a connection");
-      },
+      onFault,
     };
   }
 
@@ -195,7 +200,16 @@ class ProxyEngine implements Engine {
 
   async drain(timeoutMs: number): Promise<number> {
     this.#draining = true;
-    const done = Promise.all([...this.#listeners].map((listener) => listener.close())).then(() => true);
+    const done = Promise.all([...this.#listeners].map((listener) => listener.close())).then((): true => true);
+    const finished = timeoutMs > 0 && (await this.#within(timeoutMs, done));
+    if (finished) return 0;
+    const cut = [...this.#listeners].reduce((sum, listener) => sum + listener.cut(), 0);
+    await done;
+    return cut;
+  }
+
+  /** True when `done` came first. */
+  async #within(timeoutMs: number, done: Promise<true>): Promise<boolean> {
     const patience = new AbortController();
     const late = this.#context.clock.sleep(timeoutMs, patience.signal).then(
       () => false,
@@ -203,10 +217,7 @@ class ProxyEngine implements Engine {
     );
     const finished = await Promise.race([done, late]);
     patience.abort();
-    if (finished) return 0;
-    const cut = [...this.#listeners].reduce((sum, listener) => sum + listener.cut(), 0);
-    await done;
-    return cut;
+    return finished;
   }
 
   async close(): Promise<void> {

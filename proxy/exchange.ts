@@ -2,19 +2,25 @@ import { type Answer, answerHead } from "./actions/answer.ts";
 import type { CompiledActions } from "./actions/compile.ts";
 import { editResponse } from "./actions/header-edits.ts";
 import { actOnRequest } from "./actions/request.ts";
-import { Attempt } from "./attempt.ts";
+import type { Attempt } from "./attempt.ts";
 import type { Binding } from "./binding.ts";
 import { Choice } from "./choice.ts";
 import type { EndpointState } from "./cluster.ts";
+import type { HedgePolicy } from "../model/mesh.ts";
 import type { EngineContext } from "./context.ts";
-import type { Timed } from "./deadlines.ts";
+import { guardedTimer } from "./deadlines.ts";
+import { PRIORITY, type Priority, deadlineLines, priorityLine } from "./call-fields.ts";
+import { lapseText, waitedText, whereOf } from "./exchange-text.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "./failure.ts";
 import { recordExchange } from "./finish.ts";
 import { BODY, RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
+import { isGrpc } from "./grpc-status.ts";
 import type { Waiter } from "./mesh.ts";
+import { type Lapse, Patience } from "./patience.ts";
+import { Race } from "./race.ts";
 import { ReplayBody } from "./replay.ts";
-import { judgeRetry } from "./retry.ts";
+import { judgeRetry, retryDelayMs } from "./retry.ts";
 import { isAmbiguousPath, matchRoute } from "./routing.ts";
 import type { Downstream, ExchangeOrigin, SwitchedUpstream } from "./sides.ts";
 import type { Tunnel } from "./tunnel.ts";
@@ -22,20 +28,24 @@ import type { Tunnel } from "./tunnel.ts";
 export type { Downstream, ExchangeOrigin } from "./sides.ts";
 
 const NO_BYTES = Buffer.alloc(0);
-const PHASE = { idle: 0, waiting: 1, connecting: 2, sending: 3, responding: 4, tunnel: 5 } as const;
+const PHASE = {
+  idle: 0,
+  waiting: 1, // For an endpoint, or until the next try.
+  connecting: 2,
+  sending: 3,
+  responding: 4,
+  tunnel: 5,
+} as const;
 type Phase = (typeof PHASE)[keyof typeof PHASE];
 
 /**
  * One request from its first byte to its log line. Every way it can end leads through `#finish`, once.
  * idle → waiting ⇄ connecting → sending → (again, see retry.ts) → responding → idle.
  */
-export class Exchange implements Timed, Waiter {
+export class Exchange implements Waiter {
   readonly request = new RequestHead();
   readonly context: EngineContext;
   readonly origin: ExchangeOrigin;
-  wheelNext: Timed | undefined;
-  wheelPrevious: Timed | undefined;
-  wheelTick = -1;
   /** For the record. */
   startedMs = 0;
   status = 0;
@@ -48,19 +58,23 @@ export class Exchange implements Timed, Waiter {
   /** What the client wrote, when the request is sent on with another target; else empty. */
   clientTarget = "";
   upgraded = false;
+  /** What its caller says, inside the mesh, or else the policy. */
+  priority: Priority = PRIORITY.normal;
   /** The whole request has come in. */
   requestComplete = false;
   readonly #downstream: Downstream;
   #phase: Phase = PHASE.idle;
   readonly #choice = new Choice();
-  readonly #attempt = new Attempt(this);
+  readonly #race = new Race(this);
   #tunnel: Tunnel | undefined;
   #responseStarted = false;
-  #requestDueMs = Infinity;
-  #phaseDueMs = Infinity;
+  readonly #patience: Patience;
+  /** Until the next try, or until a second one beside the first. */
+  #timer: Disposable | undefined;
   #staleRetried = false;
   /** Of its route or declared edge; undefined for nearly all. */
   #actions: CompiledActions | undefined;
+  #hedged = false;
   /** The time while the read is handled that the request came in with; else 0. */
   #readMs = 0;
   readonly #body = new ReplayBody();
@@ -69,11 +83,12 @@ export class Exchange implements Timed, Waiter {
     this.context = context;
     this.origin = origin;
     this.#downstream = downstream;
+    this.#patience = new Patience(context.wheel, context.limits, (lapse) => this.#expire(lapse));
   }
 
   /** The last endpoint tried. */
   get endpoint(): EndpointState | undefined {
-    return this.#attempt.endpoint;
+    return this.#race.leader.endpoint;
   }
 
   get active(): boolean {
@@ -91,7 +106,7 @@ export class Exchange implements Timed, Waiter {
     this.bytesOut = 0;
     this.retries = 0;
     this.reason = "";
-    this.#attempt.endpoint = undefined;
+    this.#race.leader.endpoint = undefined;
     this.upgraded = false;
     this.clientTarget = "";
     this.requestComplete = last;
@@ -99,7 +114,9 @@ export class Exchange implements Timed, Waiter {
     this.#responseStarted = false;
     this.#choice.reset();
     this.#staleRetried = false;
-    this.#requestDueMs = Infinity;
+    this.#hedged = false;
+    const { deadlineMs } = this.request;
+    this.#patience.begin(startedMs, this.origin.kind === "local" ? deadlineMs : Infinity);
     this.#phase = PHASE.waiting;
     this.context.stats.inFlight += 1;
     this.#body.begin(bytes, from, to);
@@ -111,7 +128,7 @@ export class Exchange implements Timed, Waiter {
       this.#dispatch();
     this.#readMs = 0;
     this.#body.keep();
-    if (!this.#attempt.open && this.active && !last) this.#downstream.pauseBody();
+    if (!this.#race.leader.open && this.active && !last) this.#downstream.pauseBody();
   }
 
   /** More of the request's body. */
@@ -124,16 +141,16 @@ export class Exchange implements Timed, Waiter {
       if (!last) this.#downstream.pauseBody();
       return;
     }
-    if (!this.#attempt.open) return; // Answered already; the rest is swallowed.
+    if (!this.#race.leader.open) return; // Answered already; the rest is swallowed.
     this.#body.noteMoreSent(bytes, from, to, this.#resendable(), this.context.limits.replayBytesMax);
-    if (!this.#attempt.sendData(bytes, from, to, last) && !last) this.#downstream.pauseBody();
+    if (!this.#race.leader.sendData(bytes, from, to, last) && !last) this.#downstream.pauseBody();
     this.#expectProgress();
   }
 
   /** The client is gone, or broke its own request; nobody can be answered any more. */
   onDownstreamGone(reason: FailureCode = "client_gone"): void {
     if (!this.active) return;
-    this.#attempt.abandon();
+    this.#race.abandon();
     this.#tunnel?.cut();
     if (!this.active) return; // The tunnel ended it.
     if (!this.#responseStarted) this.status = STATUS_BY_CODE[reason];
@@ -144,75 +161,89 @@ export class Exchange implements Timed, Waiter {
   /** The body turned out to break the rules; `text` is for the client, if it has no answer yet. */
   onBadBody(code: FailureCode, problem: string): void {
     if (!this.active) return;
-    this.#attempt.abandon();
+    this.#race.abandon();
     this.#fail(code, problem);
   }
 
-  onDownstreamDrained(): void {
-    this.#attempt.resume();
+  /** The client has ended its direction; what it asked for was complete. */
+  onDownstreamEnded(): void {
+    this.#patience.clientEnded = true;
     if (this.#phase === PHASE.responding) this.#expectProgress();
   }
 
-  /** The attempt has its connection. */
-  onAttemptReady(): void {
-    this.#send();
+  onDownstreamDrained(): void {
+    this.#patience.clientStalled = false;
+    this.#race.leader.resume();
+    if (this.#phase === PHASE.responding) this.#expectProgress();
+  }
+
+  /** `attempt` has its connection. */
+  onAttemptReady(attempt: Attempt): void {
+    this.#send(attempt);
   }
 
   onUpstreamDrained(): void {
     this.#downstream.resumeBody();
   }
 
-  onInterim(head: ResponseHead): void {
+  onInterim(attempt: Attempt, head: ResponseHead): void {
     const wanted = this.request.minor === 1 && (head.status !== 100 || this.request.expectContinue);
-    if (wanted) this.#downstream.sendInterim(head);
+    if (wanted && attempt === this.#race.leader) this.#downstream.sendInterim(head);
   }
 
-  onResponse(head: ResponseHead, bytes: Buffer, from: number, to: number, last: boolean): void {
+  onResponse(
+    attempt: Attempt,
+    head: ResponseHead,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    last: boolean,
+  ): void {
     const cluster = this.#choice.cluster!;
-    const endpoint = this.endpoint!;
     const nowMs = this.context.clock.nowMs();
     if (head.status >= 500) {
-      cluster.noteFailure(endpoint, `status ${head.status}`, nowMs);
-      if (head.status === 503 && this.#retryElsewhere(last)) return;
-    } else cluster.noteSuccess(endpoint, nowMs);
+      cluster.noteFailure(attempt.endpoint!, `status ${head.status}`, nowMs);
+      if (head.status === 503 && this.#betterElsewhere(attempt, last)) return;
+    } else cluster.noteSuccess(attempt.endpoint!, nowMs);
+    this.#settle(attempt);
     this.#responseStarted = true;
     this.#phase = PHASE.responding;
+    this.#patience.answered();
     this.status = head.status;
     this.bytesOut = to - from;
-    if (last) this.#attempt.letGo();
+    if (last) attempt.letGo();
     const edits = this.#actions?.responseHeaders;
     const told = edits === undefined ? head : editResponse(head, edits);
     const flowing = this.#downstream.respond(told, this.#choice.setCookie, bytes, from, to, last);
     if (last) return this.#finish();
-    if (!flowing) this.#attempt.pause();
-    this.#phaseDueMs = nowMs + this.context.limits.bodyStallTimeoutMs;
-    this.context.wheel.watch(this, Math.min(this.#phaseDueMs, this.#requestDueMs));
+    if (!flowing) this.#stall();
+    this.#awaitByte(nowMs);
   }
 
   onResponseData(bytes: Buffer, from: number, to: number, last: boolean): void {
     this.bytesOut += to - from;
-    if (last) this.#attempt.letGo();
+    if (last) this.#race.leader.letGo();
     const flowing = this.#downstream.sendData(bytes, from, to, last);
     if (last) return this.#finish();
-    if (!flowing) this.#attempt.pause();
+    if (!flowing) this.#stall();
     this.#expectProgress();
   }
 
   /** What follows the body, names and values in turn: the response is over. */
   onResponseTrailers(fields: readonly string[]): void {
-    this.#attempt.letGo();
+    this.#race.leader.letGo();
     this.#downstream.sendTrailers(fields);
     this.#finish();
   }
 
   /** The upstream changed the protocol as asked; `early` is what it already sent in the new one. */
-  onUpgraded(head: ResponseHead, upstream: SwitchedUpstream, early: Buffer): void {
+  onUpgraded(attempt: Attempt, head: ResponseHead, upstream: SwitchedUpstream, early: Buffer): void {
+    this.#settle(attempt);
     this.#responseStarted = true;
     this.upgraded = true;
     this.status = 101;
     this.#phase = PHASE.tunnel;
-    this.#requestDueMs = Infinity;
-    this.#phaseDueMs = Infinity;
+    this.#patience.end();
     this.#choice.cluster?.noteSuccess(this.endpoint!, this.context.clock.nowMs());
     const { idleTimeoutMs } = this.endpoint!.cluster.policy;
     const tunnel = this.#downstream.openTunnel(
@@ -233,30 +264,17 @@ export class Exchange implements Timed, Waiter {
   }
 
   /**
-   * The attempt failed before its response was complete. `sent`: the application may have seen the request;
+   * `attempt` failed before its response was complete. `sent`: the application may have seen the request;
    * `stale`: the connection had been idle and ended without a byte.
    */
-  onAttemptFailed(code: FailureCode, what: string, sent: boolean, stale: boolean): void {
+  onAttemptFailed(attempt: Attempt, code: FailureCode, what: string, sent: boolean, stale: boolean): void {
     // No fault of the instance, and the same elsewhere.
     if (code === "upgrade_unsupported") return this.#fail(code, what);
     const cluster = this.#choice.cluster!;
     const unreachable = code === "connect_failed" || code === "connect_timeout";
-    if (!stale) cluster.noteFailure(this.endpoint!, what, this.context.clock.nowMs(), unreachable);
-    if (!this.#responseStarted && code !== "bad_response") {
-      const attempt = {
-        sent,
-        idempotent: this.request.idempotent,
-        replayable: this.#body.replayable,
-        staleConnection: stale && !this.#staleRetried,
-        retries: this.retries,
-      };
-      const verdict = judgeRetry(attempt, cluster.policy.retry);
-      if (verdict === "reconnect") {
-        this.#staleRetried = true;
-        return this.#try(this.endpoint!, true);
-      }
-      if (verdict === "retry" && cluster.budget.withdraw()) return this.#again();
-    }
+    if (!stale) cluster.noteFailure(attempt.endpoint!, what, this.context.clock.nowMs(), unreachable);
+    if (this.#race.lose(attempt)) return; // The other one goes on.
+    if (!this.#responseStarted && code !== "bad_response" && this.#again(sent, stale, false)) return;
     this.#fail(code, what);
   }
 
@@ -267,12 +285,9 @@ export class Exchange implements Timed, Waiter {
     return found;
   }
 
-  onTick(nowMs: number): number {
-    if (!this.active) return Infinity;
-    const dueMs = Math.min(this.#requestDueMs, this.#phaseDueMs);
-    if (nowMs < dueMs) return dueMs;
-    this.#expire(nowMs >= this.#requestDueMs);
-    return Infinity;
+  /** The connection or stream it belongs to is gone for good. */
+  forgetDeadlines(): void {
+    this.#patience.forget();
   }
 
   #route(): Binding | undefined {
@@ -342,20 +357,30 @@ export class Exchange implements Timed, Waiter {
   /** Finds an endpoint, or waits for one within bounds. */
   #dispatch(): void {
     if (this.#dispatchNow()) return;
-    const { mesh, limits, wheel, clock } = this.context;
+    const { mesh, limits, clock } = this.context;
+    if (this.priority === PRIORITY.low && this.#choice.missing === "overloaded") {
+      return this.#fail(
+        "shed",
+        `"${this.binding!.cluster}" has as much to do as it may, and other requests matter more`,
+      );
+    }
     const name = this.binding!.cluster;
     const max = this.#choice.cluster?.policy.pendingMax ?? 1024;
-    if (!mesh.wait(name, this, max)) return this.#fail("overloaded", `${max} requests wait already`);
+    if (!mesh.wait(name, this, max, this.priority === PRIORITY.high))
+      return this.#fail("overloaded", `${max} requests wait already`);
     this.#phase = PHASE.waiting;
-    this.#phaseDueMs = clock.nowMs() + limits.pendingTimeoutMs;
-    wheel.watch(this, this.#phaseDueMs);
+    this.#patience.await(clock.nowMs() + limits.pendingTimeoutMs);
   }
 
   #dispatchNow(): boolean {
     const binding = this.binding!;
     const choice = this.#choice;
     if (choice.enter(this.context.mesh, binding.cluster)) this.#entered();
-    const endpoint = choice.next(binding, this.request, this.endpoint, this.context.random);
+    if (this.context.pressure.level > this.priority) {
+      this.#fail("shed", "this proxy is short of memory or time, and other requests matter more");
+      return true;
+    }
+    const endpoint = choice.next(binding, this.request, this.endpoint, this.priority, this.context.random);
     if (endpoint === undefined) return false;
     this.#try(endpoint, false);
     return true;
@@ -365,60 +390,142 @@ export class Exchange implements Timed, Waiter {
     const { cluster } = this.#choice;
     if (cluster === undefined) return;
     cluster.budget.deposit();
-    const { requestTimeoutMs } = cluster.policy;
-    this.#requestDueMs = requestTimeoutMs === 0 ? Infinity : this.startedMs + requestTimeoutMs;
+    this.#patience.clamp(this.startedMs, cluster.policy.requestTimeoutMs);
+    const said = this.origin.kind === "local" ? this.request.priority : undefined;
+    this.priority = said ?? PRIORITY[cluster.policy.priority];
   }
 
   #try(endpoint: EndpointState, freshOnly: boolean): void {
-    if (this.#attempt.begin(endpoint, freshOnly)) return this.#send();
+    if (this.#tooLate(this.#nowMs())) return;
+    if (this.#race.leader.begin(endpoint, freshOnly)) return this.#send(this.#race.leader);
     this.#phase = PHASE.connecting;
-    this.#phaseDueMs = Infinity; // The connection has its own deadline.
-    this.context.wheel.watch(this, this.#requestDueMs);
+    this.#patience.await(Infinity); // The connection has its own deadline.
   }
 
-  #send(): void {
-    const { limits, clock, wheel } = this.context;
+  #send(attempt: Attempt): void {
+    const { limits } = this.context;
+    const nowMs = this.#nowMs();
+    if (this.#tooLate(nowMs)) return;
+    const { policy } = attempt.endpoint!.cluster;
     let hopFields = this.#downstream.hopFields;
     if (this.origin.kind === "edge") hopFields += `x-forwarded-host: ${this.request.host}\r\n`;
+    const { wholeMs } = this.#patience;
+    if (wholeMs !== Infinity) hopFields += deadlineLines(wholeMs - nowMs, isGrpc(this.request));
+    if (this.priority !== PRIORITY.normal) hopFields += priorityLine(this.priority);
     this.#phase = PHASE.sending;
     const { bytes, from, to } = this.#body;
-    const flowing = this.#attempt.send(hopFields, this.requestId, bytes, from, to);
+    const flowing = attempt.send(hopFields, this.requestId, bytes, from, to, nowMs);
     this.#body.noteSent(this.#resendable(), limits.replayBytesMax);
-    const nowMs = this.#readMs === 0 ? clock.nowMs() : this.#readMs;
-    const { responseTimeoutMs } = this.endpoint!.cluster.policy;
-    this.#phaseDueMs = !this.requestComplete
-      ? nowMs + limits.bodyStallTimeoutMs
-      : responseTimeoutMs === 0
-        ? Infinity
-        : nowMs + responseTimeoutMs;
-    wheel.watch(this, Math.min(this.#phaseDueMs, this.#requestDueMs));
-    if (!this.requestComplete && flowing) this.#downstream.resumeBody();
+    if (this.requestComplete) this.#patience.awaitResponse(nowMs, policy);
+    else {
+      this.#awaitByte(nowMs);
+      if (flowing) this.#downstream.resumeBody();
+    }
+    if (policy.hedge !== undefined) this.#mayHedge(policy.hedge);
   }
 
-  /** Another attempt after a failed one. */
-  #again(): void {
+  /** Sends it once more if that is allowed; else false. */
+  #again(sent: boolean, stale: boolean, timedOut: boolean): boolean {
+    const { budget, policy } = this.#choice.cluster!;
+    const attempt = {
+      sent,
+      idempotent: this.request.idempotent,
+      replayable: this.#body.replayable,
+      staleConnection: stale && !this.#staleRetried,
+      timedOut,
+      retries: this.retries,
+    };
+    const verdict = judgeRetry(attempt, policy.retry);
+    if (verdict === "reconnect") {
+      this.#staleRetried = true;
+      this.#try(this.endpoint!, true);
+      return true;
+    }
+    if (verdict === "no" || !budget.withdraw()) return false;
+    this.#retry();
+    return true;
+  }
+
+  /** Another attempt after a failed one, at once or after a while. */
+  #retry(): void {
+    const cluster = this.#choice.cluster!;
+    const { clock, random, onFault } = this.context;
+    this.#stopTimer();
+    this.#countRetry();
+    this.#race.leader.release();
+    this.#phase = PHASE.waiting;
+    const elsewhere = cluster.hasOther(this.endpoint!);
+    const delayMs = retryDelayMs(this.retries, elsewhere, cluster.policy.retry, random);
+    if (delayMs === 0) return this.#dispatch();
+    this.#patience.await(Infinity);
+    this.#timer = guardedTimer(clock, delayMs, onFault, () => {
+      this.#timer = undefined;
+      this.#dispatch();
+    });
+  }
+
+  #countRetry(): void {
     this.retries += 1;
     this.binding!.stats(this.endpoint!.release).retries += 1;
-    this.#attempt.release();
-    this.#phase = PHASE.waiting;
-    this.#dispatch();
   }
 
   /** An upstream says 503: another endpoint may do better, for a request that may be sent twice. */
-  #retryElsewhere(last: boolean): boolean {
+  #betterElsewhere(attempt: Attempt, last: boolean): boolean {
     const cluster = this.#choice.cluster!;
     const { retry } = cluster.policy;
+    const racing = this.#race.on;
     const may =
       this.requestComplete &&
       this.#body.replayable &&
       (this.request.idempotent || retry.nonIdempotent) &&
       this.retries < retry.retriesMax &&
-      cluster.hasOther(this.endpoint!);
-    if (!may || !cluster.budget.withdraw()) return false;
-    if (last) this.#attempt.letGo(); // It is free already, and perhaps in other hands.
-    else this.#attempt.abandon();
-    this.#again();
+      cluster.hasOther(attempt.endpoint!);
+    if (!racing && (!may || !cluster.budget.withdraw())) return false;
+    if (last) attempt.letGo(); // It is free already, and perhaps in other hands.
+    else attempt.abandon();
+    if (!this.#race.lose(attempt)) this.#retry();
     return true;
+  }
+
+  /** A second attempt beside the first, if that is still unanswered when its time has come. */
+  #mayHedge(policy: HedgePolicy): void {
+    const { request } = this;
+    const cluster = this.#choice.cluster!;
+    const may = this.requestComplete && request.idempotent && this.#body.replayable && request.upgrade === "";
+    if (!may || this.#timer !== undefined || this.#hedged) return;
+    const delayMs = policy.delayMs ?? cluster.latency.valueMs;
+    const { clock, onFault } = this.context;
+    this.#timer = guardedTimer(clock, delayMs, onFault, () => {
+      this.#timer = undefined;
+      this.#hedge();
+    });
+  }
+
+  #hedge(): void {
+    const cluster = this.#choice.cluster!;
+    const first = this.#race.leader;
+    if (this.#phase !== PHASE.sending || !cluster.hasOther(first.endpoint!) || !cluster.budget.withdraw()) {
+      return;
+    }
+    const endpoint = this.#choice.next(
+      this.binding!,
+      this.request,
+      first.endpoint,
+      this.priority,
+      this.context.random,
+    );
+    if (endpoint === undefined || endpoint === first.endpoint) return;
+    this.#hedged = true;
+    this.#countRetry();
+    this.context.stats.hedges += 1;
+    const rival = this.#race.join();
+    if (rival.begin(endpoint, false)) this.#send(rival);
+  }
+
+  /** `attempt` has an answer: nobody else's counts, and no other is sent. */
+  #settle(attempt: Attempt): void {
+    if (this.#race.on && this.#race.win(attempt)) this.context.stats.hedgesWon += 1;
+    if (this.#timer !== undefined) this.#stopTimer();
   }
 
   /** May its body have to be sent again? HTTP/2 can say that a request was not looked at (RFC 9113 8.7). */
@@ -430,48 +537,49 @@ export class Exchange implements Timed, Waiter {
   /** A byte went through: the stall deadline starts anew, or the wait for the response begins. */
   #expectProgress(): void {
     const nowMs = this.context.wheel.coarseNowMs();
-    const { responseTimeoutMs } = this.endpoint!.cluster.policy;
-    this.#phaseDueMs =
-      this.#phase === PHASE.sending && this.requestComplete
-        ? responseTimeoutMs === 0
-          ? Infinity
-          : nowMs + responseTimeoutMs
-        : nowMs + this.context.limits.bodyStallTimeoutMs;
-    this.context.wheel.watch(this, Math.min(this.#phaseDueMs, this.#requestDueMs));
+    if (this.#phase === PHASE.responding || !this.requestComplete) this.#awaitByte(nowMs);
+    else this.#patience.awaitResponse(nowMs, this.#choice.cluster!.policy);
   }
 
-  #expire(total: boolean): void {
-    this.#attempt.abandon();
-    if (this.#phase === PHASE.waiting && !total) return this.#failWaiting();
-    if (total) {
-      const { requestTimeoutMs } = this.#choice.cluster!.policy;
-      return this.#fail("request_timeout", `not answered completely within ${requestTimeoutMs} ms`);
-    }
-    const stallMs = this.context.limits.bodyStallTimeoutMs;
-    if (this.#phase === PHASE.responding) {
-      return this.#fail("response_timeout", `no byte of the body moved for ${stallMs} ms`);
-    }
-    if (!this.requestComplete) {
-      return this.#fail("body_timeout", `no byte of the request's body came for ${stallMs} ms`);
-    }
-    const { responseTimeoutMs } = this.#choice.cluster!.policy;
-    const what = `no response within ${responseTimeoutMs} ms`;
-    this.#choice.cluster!.noteFailure(this.endpoint!, what, this.context.clock.nowMs());
-    this.#fail("response_timeout", what);
+  #awaitByte(nowMs: number): void {
+    const { policy, protocol } = this.#choice.cluster!;
+    const responding = this.#phase === PHASE.responding;
+    const byteMs = responding ? this.#patience.streamMs(policy) : this.#patience.bodyMs(protocol, policy);
+    this.#patience.await(nowMs + byteMs);
   }
 
-  #failWaiting(): void {
-    const waitedMs = this.context.limits.pendingTimeoutMs;
-    const name = this.binding!.cluster;
-    const what: Partial<Record<FailureCode, string>> = {
-      no_cluster: `"${name}" is not in the configuration of this proxy (epoch ${this.context.mesh.epoch})`,
-      no_endpoint: `"${name}" has no ready instance`,
-      overloaded: `every connection to "${name}" is in use`,
-    };
-    this.#fail(
-      this.#choice.missing,
-      `${what[this.#choice.missing] ?? this.#choice.missing}, waited ${waitedMs} ms`,
-    );
+  /** The client takes no more for now. */
+  #stall(): void {
+    this.#patience.clientStalled = true;
+    this.#race.leader.pause();
+  }
+
+  /** The time of the read that is handled, or of now. */
+  #nowMs(): number {
+    return this.#readMs === 0 ? this.context.clock.nowMs() : this.#readMs;
+  }
+
+  /** A request whose deadline has passed is not shown to anybody. */
+  #tooLate(nowMs: number): boolean {
+    if (nowMs < this.#patience.wholeMs) return false;
+    this.#expire("whole");
+    return true;
+  }
+
+  #expire(lapse: Lapse): void {
+    const { missing, cluster } = this.#choice;
+    this.#stopTimer();
+    if (lapse !== "whole" && this.#phase === PHASE.sending) this.#race.leader.noteLate();
+    this.#race.abandon();
+    if (this.#phase === PHASE.waiting && lapse === "phase") {
+      return this.#fail(missing, waitedText(this, missing));
+    }
+    const [code, what] = lapseText(this, lapse, this.#patience, this.#phase === PHASE.responding, cluster);
+    if (lapse === "phase" && this.#phase === PHASE.sending && this.requestComplete) {
+      cluster!.noteFailure(this.endpoint!, what, this.context.clock.nowMs());
+      if (this.#again(true, false, true)) return;
+    }
+    this.#fail(code, what);
   }
 
   /** Answers with the failure if nothing was answered yet, else cuts the response off. */
@@ -480,18 +588,15 @@ export class Exchange implements Timed, Waiter {
     if (this.#responseStarted) this.#downstream.cut();
     else {
       this.status = STATUS_BY_CODE[code];
-      this.#downstream.refuse(code, refusalText(code, what, this.#where()));
+      this.#downstream.refuse(code, refusalText(code, what, whereOf(this)));
     }
-    this.context.log.debug({ code, requestId: this.requestId, where: this.#where() }, what);
+    this.context.log.debug({ code, requestId: this.requestId, where: whereOf(this) }, what);
     this.#finish();
   }
 
-  #where(): string {
-    const { name } = this.context;
-    const { kind, from, id } = this.origin;
-    const at = this.endpoint === undefined ? "" : `, instance ${this.endpoint.id}`;
-    const to = this.binding === undefined ? "" : ` to ${this.binding.cluster}`;
-    return `${name}, ${kind} listener ${id}, from ${from}${to}${at}; request ${this.requestId}`;
+  #stopTimer(): void {
+    this.#timer?.[Symbol.dispose]();
+    this.#timer = undefined;
   }
 
   #finish(): void {
@@ -499,10 +604,12 @@ export class Exchange implements Timed, Waiter {
       this.context.mesh.stopWaiting(this.binding.cluster, this);
     }
     this.#phase = PHASE.idle;
+    this.#patience.end();
+    if (this.#timer !== undefined) this.#stopTimer();
     this.#choice.cluster = undefined;
-    this.#attempt.letGo();
+    this.#race.leader.letGo();
     this.#body.clear();
-    this.#attempt.release();
+    this.#race.leader.release();
     recordExchange(this);
     this.#downstream.onExchangeOver();
   }

@@ -9,6 +9,7 @@ export const STATUS_BY_CODE = {
   bad_target: 400,
   bad_host: 400,
   bad_upgrade: 400,
+  bad_deadline: 400,
   no_route: 404,
   method_refused: 405, // CONNECT, TRACE, PRI.
   head_timeout: 408,
@@ -28,8 +29,10 @@ export const STATUS_BY_CODE = {
   no_cluster: 503,
   no_endpoint: 503,
   overloaded: 503,
+  shed: 503, // Of too low a priority to be served now.
   too_many_connections: 503,
   draining: 503,
+  deadline_exceeded: 504, // The caller's own deadline.
   connect_timeout: 504,
   response_timeout: 504,
   request_timeout: 504,
@@ -69,6 +72,7 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   bad_host: "Send exactly one Host field with the name you mean.",
   bad_upgrade: "Send a GET without a body, `Connection: upgrade` and one protocol in `Upgrade`.",
   upgrade_unsupported: "Let the service announce SETTINGS_ENABLE_CONNECT_PROTOCOL, or declare it as `http`.",
+  bad_deadline: "Send `x-request-deadline: 1500` for 1.5 s from now; it is not a time of day.",
   no_route: "Add the host to `edge:` in gilliam.yaml, or look at `gilliam routes`.",
   method_refused: "Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.",
   head_timeout: "Send the whole head sooner.",
@@ -89,10 +93,13 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   no_cluster: "If it was just declared, try again; else see `gilliam status`.",
   no_endpoint: "See `gilliam status`: no instance is ready.",
   overloaded: "Try again later, or `gilliam scale` the service.",
+  shed: "Try again later, `gilliam scale` the service, or give the call a higher `priority`.",
   too_many_connections: "Try again later, or raise the limit of connections.",
   draining: "Try again: another proxy takes over.",
+  deadline_exceeded: "Give the call more time, or make the services it needs faster.",
   connect_timeout: "See `gilliam status`; the instance does not accept connections.",
-  response_timeout: "Raise the dependency's timeout in gilliam.yaml, or make the service faster.",
+  response_timeout:
+    "Raise the dependency's timeout or tryTimeout in gilliam.yaml, or make the service faster.",
   request_timeout: "Raise the dependency's timeout in gilliam.yaml, or make the service faster.",
   version_unsupported: "Speak HTTP/1.1.",
 };

@@ -1,8 +1,11 @@
+import { type Setting, setting } from "../base/settings.ts";
+import type { PressurePolicy } from "./pressure.ts";
+
 /**
  * What one engine allows itself. Everything that waits has a time, everything that queues has a bound.
  * Limits of a single cluster (connections per endpoint, pending requests, timeouts) are in its policy: model/mesh.ts.
  */
-export interface EngineLimits {
+export interface EngineLimits extends PressurePolicy {
   /** Bytes of a request or response head, the first line included; beyond: 431 to a client, 502 for an upstream. */
   readonly headBytesMax: number;
   /** Header fields of a request or response. */
@@ -42,6 +45,10 @@ export interface EngineLimits {
   readonly tunnelQuietMs: number;
   /** Idle connections kept per endpoint. */
   readonly idlePerEndpointMax: number;
+  /** Open downstream connections of one client address at a public listener; 0 is no limit. */
+  readonly connectionsPerClientMax: number;
+  /** Open sockets, both sides together; before they run out no more clients are taken on. 0 is no limit. */
+  readonly socketsMax: number;
 }
 
 export const DEFAULT_LIMITS: EngineLimits = {
@@ -63,4 +70,18 @@ export const DEFAULT_LIMITS: EngineLimits = {
   halfCloseTimeoutMs: 120_000,
   tunnelQuietMs: 100,
   idlePerEndpointMax: 256,
+  connectionsPerClientMax: 0,
+  socketsMax: 0,
+  shedLowPercent: 85,
+  shedNormalPercent: 95,
+  shedLowLagMs: 250,
+  shedNormalLagMs: 1_000,
 };
+
+/** Each limit as a setting of edge and sidecar: `GILLIAM_LIMIT_` and its name in capitals, a number in its own unit. */
+export const limitSettings = Object.fromEntries(
+  Object.entries(DEFAULT_LIMITS).map(([name, value]: [string, number]) => {
+    const env = `GILLIAM_LIMIT_${name.replaceAll(/([A-Z])/g, "_$1").toUpperCase()}`;
+    return [name, setting.integer(env, String(value), `See \`${name}\` in proxy/README.md`)];
+  }),
+) as Record<keyof EngineLimits, Setting<number>>;

@@ -1,5 +1,6 @@
 import net from "node:net";
 import { Binding } from "./binding.ts";
+import { ClientCounts } from "./client-counts.ts";
 import type { EngineContext } from "./context.ts";
 import type { EngineListener, ListenSource, ListenerSpec } from "./engine.ts";
 import type { ExchangeOrigin } from "./exchange.ts";
@@ -30,6 +31,9 @@ interface ServerWithHandle {
 
 const BACKLOG = 4096;
 
+/** Of `socketsMax`, how much clients may use. */
+const SOCKETS_DOWNSTREAM_SHARE = 0.8;
+
 /** Of a wire until its connection takes it over, in the same call. */
 const NOBODY: WireUser = {
   onConnected: () => undefined,
@@ -57,6 +61,8 @@ export class Listener implements ExchangeOrigin {
   readonly #hopFields: string;
   readonly #bindings = new Map<string, Binding>();
   readonly #connections = new Set<Connection>();
+  /** Only of a public listener with a limit for each client. */
+  readonly #clients: ClientCounts<Connection> | undefined;
   readonly #server: net.Server;
   #onEmpty: PromiseWithResolvers<void> | undefined;
 
@@ -71,6 +77,8 @@ export class Listener implements ExchangeOrigin {
         ? new Binding(spec.from, spec.cluster, context.stats, `${spec.from}/${spec.dependency}`)
         : undefined;
     this.redirect = spec.kind === "edge" ? spec.redirect : undefined;
+    const counting = spec.kind === "edge" && context.limits.connectionsPerClientMax > 0;
+    this.#clients = counting ? new ClientCounts() : undefined;
     this.#spec = spec;
     const from = spec.kind === "edge" ? spec.proxyProtocolFrom : undefined;
     this.#trusted = from === undefined ? undefined : new TrustedNetworks(from);
@@ -171,12 +179,14 @@ export class Listener implements ExchangeOrigin {
 
   /** A connection turned out to speak another protocol. */
   replaceConnection(connection: Connection, successor: Connection): void {
+    this.#clients?.replace(connection, successor);
     this.#connections.delete(connection);
     this.#connections.add(successor);
   }
 
   onConnectionClosed(connection: Connection): void {
     if (!this.#connections.delete(connection)) return;
+    this.#clients?.leave(connection);
     this.context.stats.downstreamConnections -= 1;
     if (this.#connections.size === 0) this.#onEmpty?.resolve();
   }
@@ -224,10 +234,29 @@ export class Listener implements ExchangeOrigin {
     }
   }
 
+  /** Why no more clients are taken on, or not this one; empty when it is welcome. */
+  #crowded(handle: unknown): string {
+    const { limits, stats } = this.context;
+    const { connectionsPerListenerMax, connectionsPerClientMax, socketsMax } = limits;
+    if (this.#connections.size >= connectionsPerListenerMax) {
+      return `this listener has ${connectionsPerListenerMax} open connections already`;
+    }
+    // Whoever is in needs sockets upstream.
+    const sockets = stats.downstreamConnections + stats.upstreamConnections;
+    if (socketsMax !== 0 && sockets > socketsMax * SOCKETS_DOWNSTREAM_SHARE) {
+      return `this proxy has ${sockets} of ${socketsMax} sockets open`;
+    }
+    if (this.#clients !== undefined && this.#clients.count(addressOf(handle)) >= connectionsPerClientMax) {
+      return `this client has ${connectionsPerClientMax} open connections already`;
+    }
+    return "";
+  }
+
   #serve(handle: unknown): void {
     const spec = this.#spec;
     this.context.stats.downstreamConnections += 1;
-    const crowded = this.#connections.size >= this.context.limits.connectionsPerListenerMax;
+    const why = this.#crowded(handle);
+    const crowded = why !== "";
     if (spec.kind === "local" && spec.protocol === "tcp") {
       const session = new TcpSession(handle, this);
       this.#connections.add(session);
@@ -241,9 +270,8 @@ export class Listener implements ExchangeOrigin {
     }
     const connection = new Http1Downstream(handle, this);
     this.#connections.add(connection);
-    if (!crowded) return;
-    const max = this.context.limits.connectionsPerListenerMax;
-    connection.turnAway("too_many_connections", `this listener has ${max} open connections already`);
+    if (crowded) connection.turnAway("too_many_connections", why);
+    else this.#clients?.enter(connection, connection.peerAddress);
   }
 
   #awaitHeader(handle: unknown, trusted: TrustedNetworks, crowded: boolean): void {
@@ -280,6 +308,7 @@ export class Listener implements ExchangeOrigin {
     }
     const handshake = terminator.begin(handle, this, served, client);
     this.#connections.add(handshake);
+    this.#clients?.enter(handshake, client);
     handshake.start(early);
   }
 }

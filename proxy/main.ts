@@ -8,12 +8,14 @@ import * as run from "./agent/run-keeper.ts";
 import { edgeSettings } from "./agent/settings.ts";
 import { edgeTlsSettings, ticketSecrets, tlsWorkerSettings } from "./agent/tls-settings.ts";
 import { http2Settings } from "./http2/limits.ts";
+import { limitSettings } from "./limits.ts";
 
 /** The edge: a keeper that owns the public and the admin socket, and the workers that serve them. */
 async function main(): Promise<void> {
   if (process.argv.includes("--warm-cache")) return; // Everything is loaded by now: Node writes its cache and ends.
   const settings = readSettings("edge", { ...edgeSettings, ...edgeTlsSettings }, process.env);
   const http2Limits = readSettings("edge", http2Settings, process.env);
+  const limits = readSettings("edge", limitSettings, process.env);
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("edge", stateDir, systemClock, systemRandom);
   const token = run.readHostToken(settings, stateDir);
@@ -33,6 +35,7 @@ async function main(): Promise<void> {
       part: "edge",
       settings,
       http2Limits,
+      limits,
       workerEntry: join(import.meta.dirname, "agent/edge-worker.ts"),
       environment: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "" },
       tls,

@@ -173,15 +173,16 @@ export class Mesh implements ClusterEvents {
     this.#wheel.watch(timed, dueMs);
   }
 
-  /** Queues `waiter` for changes of a cluster. False when `max` wait already. */
-  wait(cluster: string, waiter: Waiter, max: number): boolean {
+  /** Queues `waiter` for changes of a cluster, before all others when `first`. False when `max` wait already. */
+  wait(cluster: string, waiter: Waiter, max: number, first = false): boolean {
     const queue = this.#waiting.get(cluster);
     if (queue === undefined) {
       if (max > 0) this.#waiting.set(cluster, [waiter]);
       return max > 0;
     }
     if (queue.length >= max) return false;
-    queue.push(waiter);
+    if (first) queue.unshift(waiter);
+    else queue.push(waiter);
     return true;
   }
 

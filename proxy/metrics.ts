@@ -1,12 +1,14 @@
 import { type MetricsRegistry, type Sample, series } from "../base/metrics.ts";
+import type { Admission } from "./admission.ts";
 import type { EngineContext } from "./context.ts";
+import type { Mesh } from "./mesh.ts";
 import { type EdgeStats, LATENCY_BUCKETS } from "./stats.ts";
 import { registerTlsMetrics } from "./tls/metrics.ts";
 
 /** Shows what one engine counts. Nothing is copied before somebody scrapes. */
 export function registerEngineMetrics(
   registry: MetricsRegistry,
-  { stats, mesh, wheel }: EngineContext,
+  { stats, mesh, wheel, pressure }: EngineContext,
 ): void {
   const edges = () => [...stats.edges.values()];
   series(
@@ -36,6 +38,18 @@ export function registerEngineMetrics(
     registry,
     { name: "gilliam_retries_total", help: "Attempts beyond the first.", type: "counter" },
     () => edges().map((edge) => ({ labels: labelsOf(edge), value: edge.retries })),
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_hedges_total",
+      help: "Second attempts beside a slow first one; won: those that answered first.",
+      type: "counter",
+    },
+    () => [
+      { labels: { won: "true" }, value: stats.hedgesWon },
+      { labels: { won: "false" }, value: stats.hedges - stats.hedgesWon },
+    ],
   );
   series(
     registry,
@@ -81,6 +95,46 @@ export function registerEngineMetrics(
   series(
     registry,
     {
+      name: "gilliam_admission_limit",
+      help: "Requests that may wait for their answer at once, by cluster with such a limit.",
+      type: "gauge",
+    },
+    () => bounded(mesh).map(([to, { limit }]) => ({ labels: { to }, value: limit })),
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_admission_in_flight",
+      help: "Requests that wait for their answer, by cluster with a limit.",
+      type: "gauge",
+    },
+    () => bounded(mesh).map(([to, { inFlight }]) => ({ labels: { to }, value: inFlight })),
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_panic",
+      help: "1 for a cluster all of whose endpoints are ejected, so that all are used.",
+      type: "gauge",
+    },
+    () =>
+      [...mesh.clusters.values()].map(({ name, panicking }) => ({
+        labels: { to: name },
+        value: Number(panicking),
+      })),
+  );
+  series(
+    registry,
+    {
+      name: "gilliam_pressure",
+      help: "0: everybody is served, 1: not those of low priority, 2: only those of high priority.",
+      type: "gauge",
+    },
+    () => [{ labels: {}, value: pressure.level }],
+  );
+  series(
+    registry,
+    {
       name: "gilliam_faults_total",
       help: "Connections ended by a fault of the proxy itself.",
       type: "counter",
@@ -101,6 +155,12 @@ export function registerEngineMetrics(
       type: "counter",
     },
     () => [...stats.proxyHeaderFailures].map(([reason, value]) => ({ labels: { reason }, value })),
+  );
+}
+
+function bounded({ clusters }: Mesh): [string, Admission][] {
+  return [...clusters.values()].flatMap(({ name, admission }) =>
+    admission === undefined ? [] : [[name, admission]],
   );
 }
 

@@ -1,3 +1,5 @@
+import { backoffMs } from "../base/backoff.ts";
+import type { Random } from "../base/random.ts";
 import type { RetryPolicy } from "../model/mesh.ts";
 
 /** Caps retries at a share of requests, so that retries cannot multiply an outage. Follows Finagle's RetryBudget. */
@@ -41,6 +43,8 @@ export interface FailedAttempt {
   readonly replayable: boolean;
   /** The attempt used a connection that had been idle, and ended without a byte: the keep-alive race. */
   readonly staleConnection: boolean;
+  /** It was given up because no response came within the time of one attempt. */
+  readonly timedOut: boolean;
   /** Attempts before this one that were retries already. */
   readonly retries: number;
 }
@@ -58,8 +62,22 @@ export type RetryVerdict =
  * policy says so (RFC 9110 9.2.2).
  */
 export function judgeRetry(attempt: FailedAttempt, policy: RetryPolicy): RetryVerdict {
-  if (!attempt.replayable) return "no";
+  if (!attempt.replayable || (attempt.timedOut && !policy.onTimeout)) return "no";
   if (attempt.sent && !attempt.idempotent && !policy.nonIdempotent) return "no";
   if (attempt.staleConnection) return "reconnect";
   return attempt.retries < policy.retriesMax ? "retry" : "no";
+}
+
+/**
+ * Milliseconds before retry number `retries`, counted from 1. The first goes to another endpoint at once: whoever
+ * refused is not asked again. Every other one waits, with full jitter, so that many callers do not come back together.
+ */
+export function retryDelayMs(
+  retries: number,
+  elsewhere: boolean,
+  policy: RetryPolicy,
+  random: Random,
+): number {
+  if (retries === 1 && elsewhere) return 0;
+  return backoffMs(retries - 1, { baseMs: policy.backoffMsBase, capMs: policy.backoffMsMax }, random);
 }

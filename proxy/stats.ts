@@ -66,6 +66,9 @@ export class EngineStats {
   downstreamConnections = 0;
   upstreamConnections = 0;
   faults = 0;
+  /** Second attempts beside a slow first one, and how many of them answered first. */
+  hedges = 0;
+  hedgesWon = 0;
 
   edge(from: string, to: string, release: number): EdgeStats {
     const key = `${from} ${to} ${release}`;

@@ -9,6 +9,7 @@ import { bindUnix, removeStaleSocket } from "../proxy/agent/handles.ts";
 import { Orphans } from "../proxy/agent/orphans.ts";
 import * as run from "../proxy/agent/run-keeper.ts";
 import { http2Settings } from "../proxy/http2/limits.ts";
+import { limitSettings } from "../proxy/limits.ts";
 import type { PortsRequest } from "./api.ts";
 import { withoutCapabilities } from "./capabilities.ts";
 import { InstancePorts, type InstanceRecord } from "./instance-ports.ts";
@@ -23,6 +24,7 @@ async function main(): Promise<void> {
   }
   const settings = readSettings("sidecar", sidecarSettings, process.env);
   const http2Limits = readSettings("sidecar", http2Settings, process.env);
+  const limits = readSettings("sidecar", limitSettings, process.env);
   const stateDir = settings.stateDir === "" ? run.defaultStateDir(process.env) : settings.stateDir;
   const around = run.prepare("sidecar", stateDir, systemClock, systemRandom);
   const { clock, folder, log } = around;
@@ -40,6 +42,7 @@ async function main(): Promise<void> {
       part: "sidecar",
       settings,
       http2Limits,
+      limits,
       workerEntry: join(import.meta.dirname, "worker.ts"),
       environment: pick(process.env, ["PATH", "HOME", "NODE_EXTRA_CA_CERTS"]),
       prefix: withoutCapabilities(),

@@ -5,6 +5,7 @@ import { systemRandom } from "../base/random.ts";
 import type { ListenerPlan, SocketAddress } from "../proxy/agent/messages.ts";
 import { ProxyProgram, type ProxyProgramOptions } from "../proxy/agent/proxy-program.ts";
 import { writeCompileCacheSoon } from "../proxy/agent/compile-cache.ts";
+import { engineSurroundings } from "../proxy/agent/engine-surroundings.ts";
 import { parentChannel, runWorker } from "../proxy/agent/worker.ts";
 import type { WorkerSettings } from "../proxy/agent/worker-settings.ts";
 import { createEngine } from "../proxy/engine.ts";
@@ -73,7 +74,7 @@ runWorker({
           random: systemRandom,
           log,
           onAccess,
-          http2Limits: settings.http2Limits ?? {},
+          ...engineSurroundings(settings, systemClock, log),
         }),
     });
     writeCompileCacheSoon(systemClock, () => log.info("compile cache written"));

@@ -5,6 +5,7 @@ import { systemRandom } from "../../base/random.ts";
 import { createEngine } from "../engine.ts";
 import { ProxyProgram } from "./proxy-program.ts";
 import { writeCompileCacheSoon } from "./compile-cache.ts";
+import { engineSurroundings } from "./engine-surroundings.ts";
 import { parentChannel, runWorker } from "./worker.ts";
 import type { WorkerSettings } from "./worker-settings.ts";
 
@@ -35,7 +36,7 @@ runWorker({
           random: systemRandom,
           log,
           onAccess,
-          http2Limits: settings.http2Limits ?? {},
+          ...engineSurroundings(settings, systemClock, log),
         }),
     });
     writeCompileCacheSoon(systemClock, () => log.info("compile cache written"));

@@ -7,6 +7,7 @@ import type { Random } from "../../base/random.ts";
 import type { Settings } from "../../base/settings.ts";
 import type { Http2Limits } from "../http2/limits.ts";
 import { type RawHandle, bindShared } from "./handles.ts";
+import type { EngineLimits } from "../limits.ts";
 import { Keeper } from "./keeper.ts";
 import { defaultKeeperPolicy } from "./keeper-policy.ts";
 import type { ListenerPlan, SocketAddress } from "./messages.ts";
@@ -37,6 +38,7 @@ export interface KeeperPlan {
   readonly tls?: TlsWorkerSettings | undefined;
   /** Absent: connections begin without a PROXY header. */
   readonly proxyProtocolFrom?: readonly string[] | undefined;
+  readonly limits?: EngineLimits;
   /** Of the keeper's environment, what the worker may see. */
   readonly environment: Readonly<Record<string, string>>;
   readonly prefix?: readonly string[];
@@ -125,6 +127,7 @@ export function createKeeper(
     ...(plan.http2Limits === undefined ? {} : { http2Limits: plan.http2Limits }),
     ...(plan.tls === undefined ? {} : { tls: plan.tls }),
     ...(plan.proxyProtocolFrom === undefined ? {} : { proxyProtocolFrom: plan.proxyProtocolFrom }),
+    ...(plan.limits === undefined ? {} : { limits: plan.limits }),
   };
   return new Keeper({
     command,

@@ -1,4 +1,5 @@
 import type { Http2Limits } from "../http2/limits.ts";
+import type { EngineLimits } from "../limits.ts";
 import type { AccessLogPolicy } from "./access-log.ts";
 
 /** What the keeper hands its worker over IPC: settings already parsed, and what only the keeper may read. */
@@ -18,6 +19,7 @@ export interface WorkerSettings {
   readonly reportEveryMs: number;
   /** Absent: the defaults. */
   readonly http2Limits?: Http2Limits;
+  readonly limits?: EngineLimits;
   /** Absent: no TLS. */
   readonly tls?: TlsWorkerSettings;
   /** Absent: connections begin without a PROXY header. */

@@ -123,6 +123,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
         return;
       case STATE.busy:
         this.#closeAfter = true; // The request was whole: it gets its answer.
+        this.#exchange.onDownstreamEnded();
         return;
       case STATE.body:
       case STATE.linger:
@@ -144,7 +145,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const { wheel } = this.#listener.context;
     this.#exchange.onDownstreamGone();
     wheel.forget(this);
-    wheel.forget(this.#exchange);
+    this.#exchange.forgetDeadlines();
     this.#listener.onConnectionClosed(this);
   }
 
@@ -334,7 +335,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     this.#state = STATE.closed;
     this.#dueMs = Infinity;
     wheel.forget(this);
-    wheel.forget(this.#exchange);
+    this.#exchange.forgetDeadlines();
     const successor = new Http2Downstream(this.#wire, this.#listener, this.peerAddress, this.hopFields);
     this.#listener.replaceConnection(this, successor);
     successor.onBytes(bytes, to);

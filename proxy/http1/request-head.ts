@@ -1,4 +1,5 @@
 import { latin1 } from "../bytes.ts";
+import { type Priority, parseGrpcTimeout, parsePriority, parseRequestDeadline } from "../call-fields.ts";
 import type { FailureCode } from "../failure.ts";
 import type { EngineLimits } from "../limits.ts";
 import { NO_TRAILERS } from "../trailers.ts";
@@ -55,6 +56,10 @@ export class RequestHead {
   requestId = "";
   /** All cookies in one line. */
   cookie = "";
+  /** Milliseconds from its first byte after which the caller wants no answer any more; Infinity: it did not say. */
+  deadlineMs = Infinity;
+  /** How much it matters to the caller; undefined: it did not say. */
+  priority: Priority | undefined;
   /** Why it was refused. */
   problem = "";
   failure: FailureCode = "bad_request";
@@ -88,6 +93,9 @@ for (const id of [
   FIELD["http2-settings"],
   FIELD["x-request-id"],
   FIELD["x-gilliam-from"],
+  FIELD["x-request-deadline"],
+  FIELD["grpc-timeout"],
+  FIELD["x-request-priority"],
   FIELD_GILLIAM_OTHER,
 ]) {
   DROPPED[id] = 1;
@@ -216,6 +224,8 @@ function readFields(
   head.acceptsTrailers = false;
   head.trailers = NO_TRAILERS;
   head.websocketKey = "";
+  head.deadlineMs = Infinity;
+  head.priority = undefined;
   for (let index = 0; index < table.count; index += 1) {
     const known = table.known[index]!;
     if (known === 0) continue;
@@ -249,6 +259,9 @@ function readFields(
       upgrade = upgrade === "" ? value : `${upgrade},${value}`;
     } else if (known === FIELD.te) {
       if (TE_TRAILERS.test(text.slice(from - base, to - base))) head.acceptsTrailers = true;
+    } else if (known >= FIELD["x-request-deadline"]) {
+      const problem = readCallField(head, known, text.slice(from - base, to - base));
+      if (problem !== "" && trustForwarded) return refuse(head, "bad_deadline", problem);
     } else if (known === FIELD_FRAMING_ALIAS) {
       return refuse(head, "bad_framing", "a field is named like Content-Length, but with an underscore");
     }
@@ -269,6 +282,23 @@ function readFields(
     readConnection(head, connection, upgrade) &&
     keepFields(base, text, head, trustForwarded, connection)
   );
+}
+
+/** What the caller says about its call (call-fields.ts). Returns what is wrong, or nothing. */
+function readCallField(head: RequestHead, known: number, value: string): string {
+  if (known === FIELD["x-request-priority"] || known === FIELD.priority) {
+    head.priority ??= parsePriority(value);
+    return "";
+  }
+  const grpc = known === FIELD["grpc-timeout"];
+  const deadlineMs = grpc ? parseGrpcTimeout(value) : parseRequestDeadline(value);
+  if (deadlineMs !== undefined) {
+    head.deadlineMs = Math.min(head.deadlineMs, deadlineMs);
+    return "";
+  }
+  return grpc
+    ? "grpc-timeout is not up to 8 digits and a unit of H, M, S, m, u, n"
+    : "x-request-deadline is not the milliseconds that remain, in up to 8 digits";
 }
 
 function readCoding(head: RequestHead, count: number, value: string): boolean {

@@ -60,6 +60,10 @@ export const FIELD = {
   forwarded: 20,
   "x-real-ip": 21,
   "x-gilliam-from": 22,
+  "x-request-deadline": 26,
+  "grpc-timeout": 27,
+  "x-request-priority": 28,
+  priority: 29,
 } as const;
 /** `x-forwarded-port` and whatever else begins so. */
 export const FIELD_FORWARDED_OTHER = 23;

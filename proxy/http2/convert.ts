@@ -107,6 +107,8 @@ function copyRequest(from: RequestHead, to: RequestHead): void {
   to.fields = from.fields;
   to.requestId = from.requestId;
   to.cookie = from.cookie;
+  to.deadlineMs = from.deadlineMs;
+  to.priority = from.priority;
   to.problem = from.problem;
   to.failure = from.failure;
 }

@@ -3,6 +3,7 @@ import { Exchange } from "../exchange.ts";
 import type { Downstream } from "../exchange.ts";
 import { recordRefusal } from "../finish.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "../failure.ts";
+import { grpcRefusalFields, isGrpc } from "../grpc-status.ts";
 import type { ResponseHead } from "../http1/response-head.ts";
 import type { Connection as ListenerConnection, Listener } from "../listener.ts";
 import type { SecuredConnection } from "../tls/secured.ts";
@@ -124,7 +125,7 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
     this.codec.abort("the client closed the connection");
     const { wheel } = this.listener.context;
     wheel.forget(this);
-    for (const spare of this.#spares) wheel.forget(spare.exchange);
+    for (const spare of this.#spares) spare.exchange.forgetDeadlines();
     this.listener.onConnectionClosed(this);
   }
 
@@ -142,7 +143,7 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
   /** An exchange is over and may serve another stream. */
   release(spare: Http2Exchange): void {
     if (this.#spares.length < SPARE_EXCHANGES_MAX && !this.#closed) this.#spares.push(spare);
-    else this.listener.context.wheel.forget(spare.exchange);
+    else spare.exchange.forgetDeadlines();
   }
 
   #begin(stream: Stream<Http2Exchange>, head: Head, endStream: boolean): void {
@@ -278,8 +279,14 @@ class Http2Exchange implements Downstream {
 
   refuse(code: FailureCode, text: string): void {
     const { codec, listener } = this.#parent;
-    const body = Buffer.from(text);
     const status = STATUS_BY_CODE[code];
+    if (isGrpc(this.exchange.request)) {
+      const trailers = grpcRefusalFields(code, status, text);
+      trailers.push("date", listener.context.dateField().slice(6, -2));
+      codec.respond(this.#stream!, 200, trailers, true);
+      return;
+    }
+    const body = Buffer.from(text);
     const fields = ["content-type", "text/plain; charset=utf-8", "content-length", String(body.length)];
     fields.push("x-gilliam-reason", code);
     if (status === 503) fields.push("retry-after", "1");

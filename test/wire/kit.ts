@@ -1,6 +1,7 @@
 import net from "node:net";
 import { systemClock } from "../../base/clock.ts";
 import type { Clock } from "../../base/clock.ts";
+import { createMetrics } from "../../base/metrics.ts";
 import { silentLog } from "../../base/log.ts";
 import { seededRandom } from "../../base/random.ts";
 import { Cluster, MeshConfig } from "../../model/mesh.ts";
@@ -12,6 +13,7 @@ import {
   type ListenerSpec,
   createEngine,
 } from "../../proxy/engine.ts";
+import type { Pressure } from "../../proxy/pressure.ts";
 
 /** A server that speaks raw bytes: what the tests script, and a record of what it was sent. */
 export interface RawServer extends AsyncDisposable {
@@ -71,6 +73,15 @@ export async function until(done: () => boolean, what: string): Promise<void> {
   const deadline = AbortSignal.timeout(10_000);
   while (!done()) {
     if (deadline.aborted) throw new Error(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** As `until`, for a metric. */
+export async function untilMetric(rig: Rig, series: string, value: number): Promise<void> {
+  const deadline = AbortSignal.timeout(10_000);
+  for (let now = NaN; now !== value; now = await rig.metric(series)) {
+    if (deadline.aborted) throw new Error(`waited in vain for ${series} ${value}: it is ${now}`);
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }
@@ -153,6 +164,8 @@ export interface Rig extends AsyncDisposable {
   readonly port: number;
   readonly events: AccessEvent[];
   client(): Promise<RawClient>;
+  /** The sum of a metric's series now, like `gilliam_waiting` or `gilliam_connections{side="upstream"`. */
+  metric(series: string): Promise<number>;
   /** Sends `text` on a connection of its own and returns everything up to the end or `part`. */
   ask(text: string, part?: string): Promise<string>;
 }
@@ -164,6 +177,7 @@ export interface RigOptions {
   readonly listener?: ListenerSpec;
   readonly limits?: Partial<EngineLimits>;
   readonly clock?: Clock;
+  readonly pressure?: Pressure;
   readonly onAccess?: (event: AccessEvent) => void;
 }
 
@@ -176,6 +190,7 @@ export async function rig(ports: readonly number[], options: RigOptions = {}): P
     log: silentLog,
     name: "edge",
     onAccess: options.onAccess ?? ((event) => events.push(event)),
+    ...(options.pressure === undefined ? {} : { pressure: options.pressure }),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   });
   const applied = engine.apply(
@@ -192,7 +207,13 @@ export async function rig(ports: readonly number[], options: RigOptions = {}): P
     port: 0,
   });
   const { port } = listener.address;
+  const metrics = createMetrics("test", { defaults: false });
+  engine.registerMetrics(metrics);
   return {
+    metric: async (series) => {
+      const lines = (await metrics.metrics()).split("\n").filter((line) => line.startsWith(series));
+      return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
+    },
     engine,
     listener,
     port,

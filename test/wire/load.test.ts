@@ -193,6 +193,7 @@ test.for([1, 2])(
     const policy = {
       outlier: { ejectedPercentMax: 0 },
       responseTimeoutMs: 300,
+      streamIdleTimeoutMs: 300,
       connectionsPerEndpointMax: 20,
     };
     const edge = await rig([], {
