@@ -28,6 +28,9 @@ import type { Tunnel } from "./tunnel.ts";
 export type { Downstream, ExchangeOrigin } from "./sides.ts";
 
 const NO_BYTES = Buffer.alloc(0);
+/** Of connect(2): no local port is free, or no descriptor. */
+const OUT_OF_SOCKETS = /\b(?:EADDRNOTAVAIL|EMFILE|ENFILE|ENOBUFS)\b/;
+
 const PHASE = {
   idle: 0,
   waiting: 1, // For an endpoint, or until the next try.
@@ -270,6 +273,8 @@ export class Exchange implements Waiter {
   onAttemptFailed(attempt: Attempt, code: FailureCode, what: string, sent: boolean, stale: boolean): void {
     // No fault of the instance, and the same elsewhere.
     if (code === "upgrade_unsupported") return this.#fail(code, what);
+    // Nor is what this machine has run out of: no other instance could be reached either.
+    if (code === "connect_failed" && OUT_OF_SOCKETS.test(what)) return this.#fail("sockets_exhausted", what);
     const cluster = this.#choice.cluster!;
     const unreachable = code === "connect_failed" || code === "connect_timeout";
     if (!stale) cluster.noteFailure(attempt.endpoint!, what, this.context.clock.nowMs(), unreachable);

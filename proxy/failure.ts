@@ -29,6 +29,7 @@ export const STATUS_BY_CODE = {
   no_cluster: 503,
   no_endpoint: 503,
   overloaded: 503,
+  sockets_exhausted: 503, // Ports or descriptors of this machine, for a connection upstream.
   shed: 503, // Of too low a priority to be served now.
   too_many_connections: 503,
   draining: 503,
@@ -93,6 +94,7 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   no_cluster: "If it was just declared, try again; else see `gilliam status`.",
   no_endpoint: "See `gilliam status`: no instance is ready.",
   overloaded: "Try again later, or `gilliam scale` the service.",
+  sockets_exhausted: "Try again later; raise the limit of open files, or the range of local ports.",
   shed: "Try again later, `gilliam scale` the service, or give the call a higher `priority`.",
   too_many_connections: "Try again later, or raise the limit of connections.",
   draining: "Try again: another proxy takes over.",
