@@ -13,6 +13,8 @@ test("without flags: the shop, root's state folder, no port asked for", () => {
       tls: undefined,
       isPublic: false,
       network: "auto",
+      driver: "auto",
+      dockerSocket: "/var/run/docker.sock",
     },
   });
 });
@@ -32,7 +34,7 @@ test.for([
 test("every wrong flag is told at once, with exit code 2 in mind", () => {
   const attempt = () =>
     parseCommand(
-      ["up", "--edge-port", "70000", "--control-port=7x", "--driver", "docker", "--network=own"],
+      ["up", "--edge-port", "70000", "--control-port=7x", "--driver", "podman", "--network=own"],
       caller,
     );
   expect(attempt).toThrow(
@@ -41,7 +43,7 @@ test("every wrong flag is told at once, with exit code 2 in mind", () => {
       problems: [
         expect.stringContaining("--edge-port"),
         expect.stringContaining("--control-port"),
-        expect.stringContaining("--driver must be process"),
+        expect.stringContaining("--driver must be auto"),
         expect.stringContaining("--network"),
       ],
     }),

@@ -23,6 +23,9 @@ export interface UpOptions {
   /** The edge listens on every address of the machine, not only on 127.0.0.1. */
   readonly isPublic: boolean;
   readonly network: "auto" | "namespace" | "shared";
+  /** `auto`: docker where we are root and an engine answers. */
+  readonly driver: "auto" | "process" | "docker";
+  readonly dockerSocket: string;
   /** Where the registry is kept; undefined: as before, else on this machine. */
   readonly consul: ConsulFlags | undefined;
 }
@@ -76,7 +79,9 @@ ${STATE_HELP}
   --public           let the edge listen on 0.0.0.0, not only on 127.0.0.1
   --network KIND     auto, namespace or shared: whether each instance has a network of its own
                      (default: auto, which is namespace as root where the kernel allows it)
-  --driver process   how instances run; processes are the only driver of this version
+  --driver KIND      auto, process or docker: how services run (default: auto, which is docker
+                     as root where a Docker Engine answers)
+  --docker-socket P  socket of the Docker Engine (default: /var/run/docker.sock)
   --consul URL       keep state, registrations and leadership in this Consul (default: on this machine);
                      what the registry of this machine holds moves there, and nothing that runs is restarted
   --consul-token-file FILE, --consul-ca FILE, --consul-cert FILE, --consul-key FILE
@@ -125,6 +130,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     state: { type: "string" },
     formation: { type: "string" },
     driver: { type: "string" },
+    "docker-socket": { type: "string" },
     network: { type: "string" },
     public: { type: "boolean" },
     "edge-tls-port": { type: "string" },
@@ -147,8 +153,9 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     const twin = Object.entries(ports).find(([second, b]) => second > first && a === b && a !== 0);
     if (twin) problems.push(`port ${a} is given twice, for ${first} and ${twin[0]}`);
   }
-  if (values["driver"] !== undefined && values["driver"] !== "process") {
-    problems.push(`--driver must be process, the only driver of this version; it is "${values["driver"]}"`);
+  const driver = values["driver"] ?? "auto";
+  if (driver !== "auto" && driver !== "process" && driver !== "docker") {
+    problems.push(`--driver must be auto, process or docker; it is "${driver}"`);
   }
   const tls = parseTls(values, caller, problems);
   const network = values["network"] ?? "auto";
@@ -170,6 +177,11 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     tls,
     isPublic: values["public"] === true,
     network: network as UpOptions["network"],
+    driver: driver as UpOptions["driver"],
+    dockerSocket:
+      typeof values["docker-socket"] === "string"
+        ? resolve(caller.cwd, values["docker-socket"])
+        : "/var/run/docker.sock",
     consul,
   };
 }

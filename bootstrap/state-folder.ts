@@ -26,6 +26,9 @@ const PlatformFile = z.looseObject({
   /** The edge's, where it terminates TLS. */
   tls: z.object({ port: z.int(), dir: z.string(), isSelfSigned: z.boolean() }).optional(),
   network: z.enum(["auto", "namespace", "shared"]),
+  /** Absent in states of before there was a choice: process. */
+  driver: z.enum(["process", "docker"]).optional(),
+  dockerSocket: z.string().optional(),
   /** Where the registry is; absent: on this machine. The files are those below `consul/`. */
   consul: z
     .object({

@@ -1,5 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
+import http from "node:http";
 import { hostname } from "node:os";
 import { join, relative } from "node:path";
 import { z } from "zod";
@@ -215,12 +216,38 @@ async function start(
   if (!warmCompileCache({ folder, node: nodeOf(root, folder), uid })) {
     say("  the compile cache could not be written: sidecar and edge start more slowly");
   }
-  const platform = { ...describe(options, ports, isPublic, image, known), ...(tls && { tls }) };
+  const platform = {
+    ...describe(options, ports, isPublic, image, known),
+    driver: await chooseDriver(options, known),
+    dockerSocket: options.dockerSocket,
+    ...(tls && { tls }),
+  };
   writeBoot(state, platform);
   writePlatformFile(state, platform);
   say("Starting the executor, control, the sidecar and the edge …");
   supervise(state, folder, platform, around);
   return platform;
+}
+
+/** What was chosen before stays: instances of the one driver are not adopted by the other. */
+async function chooseDriver(
+  { driver, dockerSocket }: UpOptions,
+  known: PlatformFile | undefined,
+): Promise<"process" | "docker"> {
+  if (driver !== "auto") return driver;
+  if (known !== undefined) return known.driver ?? "process";
+  return process.getuid?.() === 0 && (await engineAnswers(dockerSocket)) ? "docker" : "process";
+}
+
+function engineAnswers(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const request = http.get({ socketPath, path: "/_ping", timeout: 2_000 }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    request.on("timeout", () => request.destroy());
+    request.on("error", () => resolve(false));
+  });
 }
 
 function describe(
@@ -276,6 +303,8 @@ function supervise(
       GILLIAM_CONTROL_URL: platform.controlUrl,
       GILLIAM_EXECUTOR_PORT: String(platform.ports.executor),
       GILLIAM_NETWORK: platform.network,
+      GILLIAM_DRIVER: platform.driver ?? "process",
+      ...(platform.dockerSocket === undefined ? {} : { GILLIAM_DOCKER_SOCKET: platform.dockerSocket }),
       GILLIAM_PLATFORM: folder,
     },
   });

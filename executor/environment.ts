@@ -26,16 +26,10 @@ export interface EnvironmentFacts {
  * what tells the instance where it is: HOME, TMPDIR, PORT, HOST, VOLUME, GILLIAM_* and the dependencies' variables.
  */
 export function instanceEnvironment(facts: EnvironmentFacts): Record<string, string> {
-  const { instanceId, spec, prepared, folder } = facts;
+  const { instanceId, spec, prepared } = facts;
   return {
-    LANG: "C.UTF-8",
-    PATH: [
-      facts.nodeFolder,
-      join(folder, ".venv", "bin"),
-      join(folder, "node_modules", ".bin"),
-      ...(spec.image.kind === "gear" ? [join(facts.platformFolder, "node_modules", ".bin")] : []),
-      SYSTEM_PATH,
-    ].join(delimiter),
+    // An image from elsewhere has its own, and knows best.
+    ...(spec.image.kind === "docker" ? {} : { LANG: "C.UTF-8", PATH: searchPath(facts) }),
     ...spec.environment,
     ...spec.secrets,
     ...spec.dependencies
@@ -51,6 +45,16 @@ export function instanceEnvironment(facts: EnvironmentFacts): Record<string, str
     GILLIAM_INSTANCE: instanceId,
     GILLIAM_RELEASE: String(spec.release),
   };
+}
+
+function searchPath({ folder, nodeFolder, platformFolder, spec }: EnvironmentFacts): string {
+  return [
+    nodeFolder,
+    join(folder, ".venv", "bin"),
+    join(folder, "node_modules", ".bin"),
+    ...(spec.image.kind === "gear" ? [join(platformFolder, "node_modules", ".bin")] : []),
+    SYSTEM_PATH,
+  ].join(delimiter);
 }
 
 function dependencyVariables(

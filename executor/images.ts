@@ -15,6 +15,13 @@ export interface Images {
 }
 
 export type ResolvedImage =
-  | { readonly kind: "ready"; readonly folder: string; readonly defaultCommand: string | undefined }
+  | {
+      readonly kind: "ready";
+      /** Where it runs; empty: where the container image says. */
+      readonly folder: string;
+      /** Name of the container image; absent for processes. */
+      readonly reference?: string;
+      readonly defaultCommand: string | undefined;
+    }
   | { readonly kind: "waiting"; readonly reason: string }
   | { readonly kind: "failed"; readonly reason: string };

@@ -16,6 +16,9 @@ import { givePlatformItsFolders, readBootManifest } from "./boot.ts";
 import { Builder } from "./builder/builder.ts";
 import { buildEnvironment } from "../base/build-environment.ts";
 import { ControlClient } from "./control-client.ts";
+import type { Driver } from "./driver.ts";
+import { DriverByImage } from "./drivers/by-image.ts";
+import type { DockerOptions } from "./drivers/docker/open.ts";
 import { ProcessDriver } from "./drivers/process/process-driver.ts";
 import { BUILD_UID, PLATFORM_UID, checkReachable } from "./drivers/process/records.ts";
 import { LocalPorts } from "./local-ports.ts";
@@ -59,11 +62,33 @@ async function main(): Promise<void> {
 
   const clock = systemClock;
   const random = systemRandom;
-  const driver = await ProcessDriver.open({ stateFolder: state, network: settings.network, clock, log });
+  const processes = await ProcessDriver.open({ stateFolder: state, network: settings.network, clock, log });
+  const docker =
+    settings.driver === "docker"
+      ? await loadDocker({
+          stateFolder: state,
+          socketPath: settings.dockerSocket,
+          imageCache: settings.imageCache,
+          path: process.env["PATH"] ?? "",
+          clock,
+          random,
+          log,
+        })
+      : undefined;
+  const driver: Driver =
+    docker === undefined ? processes : new DriverByImage({ containers: docker.driver, processes });
   const control = new ControlClient({ url: settings.controlUrl, hostId, token, clock, random, log });
   const localPorts = new LocalPorts(join(state, "run", "sidecar.sock"));
   const logs = openLogs(settings, state, log);
-  const images = openBuilder(settings, { state, platformFolder, hostId, control, driver, log });
+  const images = openBuilder(settings, {
+    state,
+    platformFolder,
+    hostId,
+    control,
+    setpriv: processes.hasSetpriv,
+    docker,
+    log,
+  });
   const parts: RunnerParts = {
     driver,
     images,
@@ -114,6 +139,12 @@ async function main(): Promise<void> {
   await agent.start();
 }
 
+/** The client of the Docker Engine is big: hosts without one do not load it. */
+async function loadDocker(options: DockerOptions) {
+  const { openDocker } = await import("./drivers/docker/open.ts");
+  return openDocker(options);
+}
+
 function openLogs(settings: ExecutorSettings, state: string, log: Log): Logs {
   return new Logs({
     folder: join(state, "executor", "logs"),
@@ -133,7 +164,8 @@ function openBuilder(
     platformFolder: string;
     hostId: string;
     control: ControlClient;
-    driver: ProcessDriver;
+    setpriv: boolean;
+    docker: Awaited<ReturnType<typeof loadDocker>> | undefined;
     log: Log;
   },
 ): Builder {
@@ -145,7 +177,9 @@ function openBuilder(
     nodeFolder: dirname(process.execPath),
     hostId: found.hostId,
     uid: root ? BUILD_UID : undefined,
-    setpriv: found.driver.hasSetpriv,
+    setpriv: found.setpriv,
+    packer: found.docker?.packer,
+    packed: found.docker?.packed,
     environment: buildEnvironment(process.env),
     limits: {
       bytesMax: settings.imageBytesMax,

@@ -2,7 +2,7 @@ import { UserError } from "../base/errors.ts";
 import type { RunSpec } from "../model/run-spec.ts";
 import { ONE_OFF_MARK } from "./agent.ts";
 import { instanceEnvironment } from "./environment.ts";
-import type { RunnerParts } from "./runner.ts";
+import { containerRequest, type RunnerParts } from "./runner.ts";
 
 export interface OneOffRequest {
   readonly spec: RunSpec;
@@ -29,6 +29,7 @@ export async function runOneOff(parts: RunnerParts, request: OneOffRequest): Pro
     volume: spec.volume,
     privileges: "none",
     resources: spec.resources,
+    container: containerRequest(spec),
   });
   try {
     const { formation, service, release, dependencies } = spec;
@@ -50,6 +51,7 @@ export async function runOneOff(parts: RunnerParts, request: OneOffRequest): Pro
     return await driver.exec({
       instanceId,
       folder: image.folder,
+      image: image.reference,
       environment,
       command: request.command,
       stdin: request.stdin,

@@ -6,11 +6,11 @@ import type { Random } from "../base/random.ts";
 import type { InstanceStatus } from "../model/instance.ts";
 import type { LocalPortsAnswer } from "../model/local-ports.ts";
 import type { RunSpec } from "../model/run-spec.ts";
-import type { Driver, PrepareRequest, Running } from "./driver.ts";
+import type { ContainerRequest, Driver, PrepareRequest, Running } from "./driver.ts";
 import { instanceEnvironment } from "./environment.ts";
 import { explainExit } from "./explain.ts";
 import { checkHealth } from "./health.ts";
-import type { Images } from "./images.ts";
+import type { Images, ResolvedImage } from "./images.ts";
 import type { LocalPorts } from "./local-ports.ts";
 import type { Logs } from "./logs.ts";
 import {
@@ -160,7 +160,7 @@ export class Runner {
   }
 
   /** How a command is run beside it. Throws while it has no network yet. */
-  execContext(): { folder: string; environment: Record<string, string> } {
+  execContext(): { folder: string; image: string | undefined; environment: Record<string, string> } {
     const image = this.#parts.images.resolve(this.spec.image);
     const prepared = this.#parts.driver.prepared(this.instanceId);
     if (image.kind !== "ready" || prepared === undefined) {
@@ -169,7 +169,7 @@ export class Runner {
         status: 409,
       });
     }
-    return { folder: image.folder, environment: this.#environment(image.folder) };
+    return { folder: image.folder, image: image.reference, environment: this.#environment(image.folder) };
   }
 
   /** Asks the sidecar again for ports it should have open, after it has lost them. */
@@ -245,11 +245,15 @@ export class Runner {
       const image = await this.#awaitImage();
       const prepared = await driver.prepare(this.#prepareRequest());
       this.#openLog();
-      if (this.spec.dependencies.length > 0 && this.#localPorts === undefined) {
+      // A container's network may be a new one; ports that are open there already stay as they are.
+      if (
+        this.spec.dependencies.length > 0 &&
+        (this.#localPorts === undefined || image.reference !== undefined)
+      ) {
         await this.#awaitLocalPorts(prepared.namespace);
       }
       const command = this.spec.command ?? image.defaultCommand;
-      if (command === undefined) {
+      if (command === undefined && image.reference === undefined) {
         throw new UserError(
           `there is no command to start it with: the image has no Procfile and its language none either; ` +
             `add "command:" to ${this.spec.service} in gilliam.yaml`,
@@ -261,10 +265,11 @@ export class Runner {
       const running = await driver.start({
         instanceId: this.instanceId,
         folder: image.folder,
+        image: image.reference,
         command,
         environment: this.#environment(image.folder),
       });
-      logs.note(this.instanceId, `started: ${command}`);
+      logs.note(this.instanceId, `started: ${command ?? "what its image starts"}`);
       this.#dispatch({ kind: "launched" });
       this.#watch(running);
     } catch (error) {
@@ -274,7 +279,7 @@ export class Runner {
     }
   }
 
-  async #awaitImage(): Promise<{ folder: string; defaultCommand: string | undefined }> {
+  async #awaitImage(): Promise<ResolvedImage & { kind: "ready" }> {
     for (;;) {
       const image = this.#parts.images.resolve(this.spec.image);
       if (image.kind === "ready") return image;
@@ -404,6 +409,17 @@ export class Runner {
       volume,
       privileges: this.boot === undefined ? "none" : this.boot === "sidecar" ? "sidecar" : "platform",
       resources,
+      container: containerRequest(this.spec),
     };
   }
+}
+
+/** What a driver of containers needs to know; undefined for Gilliam's own parts and gears, which are processes. */
+export function containerRequest(spec: RunSpec): ContainerRequest | undefined {
+  if (spec.image.kind !== "source" && spec.image.kind !== "docker") return undefined;
+  return {
+    needs: spec.container ?? {},
+    hosts: spec.dependencies.map(({ name }) => name),
+    imageHealthCheck: spec.health.kind === "tcp" || spec.health.kind === "none",
+  };
 }

@@ -41,6 +41,22 @@ export const executorSettings = {
     "auto",
     "Whether each instance has a network namespace of its own; auto: as root, where the kernel allows it",
   ),
+  driver: setting.choice(
+    "GILLIAM_DRIVER",
+    ["process", "docker"],
+    "process",
+    "How built and named images run; Gilliam's own parts and gears are processes in any case",
+  ),
+  dockerSocket: setting.text(
+    "GILLIAM_DOCKER_SOCKET",
+    "/var/run/docker.sock",
+    "Socket of this host's Docker Engine; only the docker driver opens it",
+  ),
+  imageCache: setting.text(
+    "GILLIAM_IMAGE_CACHE",
+    "/var/cache/gilliam",
+    "Folder where the archive of the base image is kept; the states of a machine share it",
+  ),
   labels: setting.text("GILLIAM_HOST_LABELS", "", "Labels of this host, like `zone=a,disk=ssd`"),
   checkStartingMs: setting.duration(
     "GILLIAM_CHECK_STARTING",

@@ -12,9 +12,10 @@ import type { BuildOrder, BuildStatus } from "../../model/host.ts";
 import type { ImageRef } from "../../model/run-spec.ts";
 import { explainExit } from "../explain.ts";
 import type { Images, ResolvedImage } from "../images.ts";
+import { APP_FOLDER, DOCKERFILE, type ImagePacker } from "../image-packer.ts";
 import { removeTree } from "../../base/remove-tree.ts";
 import { describeFolder, giveTo, makeReadOnly } from "./files.ts";
-import { planBuild, type BuildStep } from "./language.ts";
+import { planBuild, type BuildPlan, type BuildStep } from "./language.ts";
 import { runStep } from "./run-step.ts";
 import { storeArchive, unpackArchive, type UnpackLimits } from "./unpack.ts";
 
@@ -29,6 +30,10 @@ export interface BuilderOptions {
   /** Given to build steps besides PATH and HOME. */
   readonly environment: Readonly<Record<string, string>>;
   readonly limits: UnpackLimits & { readonly timeoutMs: number; readonly outputBytesMax: number };
+  /** Makes container images of what was built; undefined where instances are processes. */
+  readonly packer?: ImagePacker | undefined;
+  /** Images the packer had at the start: others are built anew. */
+  readonly packed?: ReadonlySet<string> | undefined;
   readonly fetchBlob: (digest: string, signal: AbortSignal) => Promise<ReadableStream<Uint8Array>>;
   readonly clock: Clock;
   readonly random: Random;
@@ -43,6 +48,11 @@ interface Build {
   status: BuildStatus;
 }
 
+const DOCKERFILE_PLAN: BuildPlan = {
+  explanation: "a Dockerfile, built by the Docker Engine as it says",
+  steps: [],
+  defaultCommand: undefined,
+};
 const FETCH_RETRY = { baseMs: 500, capMs: 10_000 };
 const FETCH_MS_MAX = 120_000;
 const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -86,6 +96,9 @@ export class Builder implements Images {
         return { kind: "failed", reason: `there is no gear "${image.gear}" in this version of Gilliam` };
       }
       case "docker":
+        if (this.#options.packer !== undefined) {
+          return { kind: "ready", folder: "", reference: image.reference, defaultCommand: undefined };
+        }
         return {
           kind: "failed",
           reason: `image ${image.reference} needs a host with Docker; this one runs processes`,
@@ -130,7 +143,7 @@ export class Builder implements Images {
     const { state, explanation, reason, defaultCommand } = build.status;
     switch (state) {
       case "ready":
-        return { kind: "ready", folder: this.#folder(order.image), defaultCommand };
+        return this.#ready(order.image, defaultCommand);
       case "failed":
         return { kind: "failed", reason: `its image cannot be built: ${reason}` };
       case "queued":
@@ -141,6 +154,15 @@ export class Builder implements Images {
           reason: `its image is being built (${explanation || "fetching the source"})`,
         };
     }
+  }
+
+  #ready(image: string, defaultCommand: string | undefined): ResolvedImage {
+    const folder = this.#folder(image);
+    const { packer } = this.#options;
+    if (packer === undefined) return { kind: "ready", folder, defaultCommand };
+    // A Dockerfile says itself where its files are.
+    const inside = existsSync(join(folder, DOCKERFILE)) ? "" : APP_FOLDER;
+    return { kind: "ready", folder: inside, reference: packer.referenceOf(image), defaultCommand };
   }
 
   #enqueue(order: BuildOrder): Build {
@@ -189,10 +211,20 @@ export class Builder implements Images {
       rmSync(archive, { force: true });
     }
     if (uid !== undefined) giveTo(folder, uid);
-    const plan = planBuild(describeFolder(folder), command);
+    const { packer } = this.#options;
+    const plan =
+      packer !== undefined && existsSync(join(folder, DOCKERFILE))
+        ? DOCKERFILE_PLAN
+        : planBuild(describeFolder(folder), command);
     this.#set(build, { explanation: plan.explanation });
     for (const step of plan.steps) await this.#runStep(build, step, folder);
     makeReadOnly(folder, uid === undefined ? undefined : process.getuid?.());
+    await packer?.pack({
+      image,
+      folder,
+      onText: (text) => writeFileSync(this.#logFile(image), text, { flag: "a" }),
+      signal: AbortSignal.any([this.#abort.signal, AbortSignal.timeout(limits.timeoutMs)]),
+    });
     const { explanation, defaultCommand } = plan;
     const marker = { explanation, ...(defaultCommand === undefined ? {} : { defaultCommand }) };
     writeDurable(this.#markerFile(image), marker);
@@ -270,6 +302,9 @@ export class Builder implements Images {
       rmSync(file, { force: true });
     removeTree(this.#folder(image));
     rmSync(this.#logFile(image), { force: true });
+    this.#options.packer
+      ?.remove(image)
+      .catch((error: unknown) => this.#options.log.info({ image, reason: messageOf(error) }, "image kept"));
   }
 
   #readFinished(): void {
@@ -278,7 +313,7 @@ export class Builder implements Images {
       const image = `sha256:${name}`;
       const read = readDurable(this.#markerFile(image));
       const marker = read.kind === "read" ? Marker.safeParse(read.value).data : undefined;
-      if (marker === undefined) {
+      if (marker === undefined || this.#options.packed?.has(image) === false) {
         this.#options.log.info({ image }, "deleting an image that was never finished");
         this.#delete(image);
         continue;

@@ -1,6 +1,14 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, openSync, closeSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
+import {
+  existsSync,
+  mkdtempSync,
+  openSync,
+  closeSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { systemClock as clock } from "../../base/clock.ts";
 import { Engine } from "../../executor/drivers/docker/engine.ts";
@@ -31,15 +39,16 @@ export interface TestEngine {
   remove(): Promise<void>;
 }
 
+/** The executor's own default, so that a platform under test finds the archive there too. */
+const CACHE_FOLDER = "/var/cache/gilliam";
 /** Short: the engine puts sockets below it, and their paths may have 107 characters. */
 const PREFIX = "/tmp/gtd-";
 const START_MS_MAX = 60_000;
 
 /** Ingredients of the base image as tests use it, and where its archive is kept between runs. */
 export function baseIngredients(onProgress: (text: string) => void) {
-  const cacheFolder = process.env["GILLIAM_TEST_CACHE"] ?? join(homedir(), ".cache", "gilliam");
   return {
-    cacheFolder,
+    cacheFolder: CACHE_FOLDER,
     nodeProgram: process.execPath,
     npmFolder: findNpm(process.env["PATH"] ?? ""),
     onProgress,
@@ -99,6 +108,10 @@ export async function startTestEngine({ liveRestore = true, base = true } = {}):
 }
 
 function launch(folder: string, name: string, liveRestore: boolean): ChildProcess {
+  // A containerd that died with dockerd and was not waited for yet looks alive to the next one.
+  const containerd = join(folder, "exec", "containerd", "containerd.pid");
+  if (existsSync(containerd) && / Z /.test(readProc(readFileSync(containerd, "utf8").trim(), "stat")))
+    rmSync(containerd);
   const log = openSync(join(folder, "log"), "a");
   const args = [
     `--data-root=${join(folder, "data")}`,

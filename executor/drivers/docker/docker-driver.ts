@@ -130,6 +130,11 @@ export class DockerDriver implements Driver {
     return this.#watch.isEngineReachable;
   }
 
+  /** What the names of its containers and links begin with. */
+  get owner(): string {
+    return this.#owner;
+  }
+
   async prepare(request: PrepareRequest): Promise<Prepared> {
     const { instanceId, network, privileges, port, volume, container } = request;
     if (network === "host")

@@ -151,9 +151,40 @@ export class NamespaceNetwork {
       ["ip", "-n", name, "-batch", "-"],
       `rule add ipproto tcp sport ${port} lookup ${ANSWER_TABLE} pref 100\nroute add ${gateway} dev eth0 table ${ANSWER_TABLE}\n`,
     );
-    if (strict.code === 0) return;
+    if (strict.code === 0) return this.#letOnlyAnswer(name);
     this.#log.warn({ namespace: name, stderr: strict.stderr.trim() }, "instance can reach the host's ports");
     await mustRun(["ip", "-n", name, "route", "replace", gateway, "dev", "eth0"]);
+  }
+
+  /** From the declared port itself a connection to the host could still be opened: a packet filter sees who begins. */
+  async #letOnlyAnswer(name: string): Promise<void> {
+    const rule = [
+      "-A",
+      "OUTPUT",
+      "!",
+      "-o",
+      "lo",
+      "-p",
+      "tcp",
+      "--syn",
+      "-j",
+      "REJECT",
+      "--reject-with",
+      "tcp-reset",
+    ];
+    const { code, stderr } = await runTool([
+      "nsenter",
+      `--net=/run/netns/${name}`,
+      "iptables",
+      "-w",
+      "5",
+      ...rule,
+    ]);
+    if (code === 0) return;
+    this.#log.warn(
+      { namespace: name, stderr: stderr.trim() },
+      "without iptables an instance can connect to the host from its own declared port",
+    );
   }
 }
 
