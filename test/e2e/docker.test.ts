@@ -55,7 +55,7 @@ describe.skipIf(process.getuid?.() !== 0)("the shop on Docker", () => {
   });
 
   test("exec runs inside, as the user of the instance", async () => {
-    const output = await platform.mustCli("exec", "web", "--formation", "shop", "--", "id", "-u");
+    const output = await platform.mustCli("exec", "--formation", "shop", "web", "--", "id", "-u");
     expect(Number(output)).toBeGreaterThan(200_000);
   });
 });
