@@ -1,5 +1,14 @@
 import { createHash } from "node:crypto";
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  createReadStream,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
 import { open, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { errnoOf } from "./errors.ts";
@@ -41,17 +50,29 @@ export function writeDurable(path: string, value: unknown): void {
 
 /** Like `writeDurable`, without holding up the event loop for the disk. One writer a path at a time. */
 export async function writeDurableLater(path: string, value: unknown): Promise<void> {
-  const body = JSON.stringify(value);
+  await writeDurablePieces(path, [JSON.stringify(value)]);
+}
+
+/** The same for a large document, given as the pieces of its JSON: the event loop turns after every 64 KiB of it. */
+export async function writeDurablePieces(path: string, pieces: Iterable<string>): Promise<void> {
   const temporary = `${path}.${process.pid}.tmp`;
+  const hash = createHash("sha256");
   try {
     const file = await open(temporary, "w", 0o600);
     try {
-      await file.writeFile(`${digest(body)}\n${body}`);
+      let at = DIGEST_CHARS + 1;
+      for (const text of batches(pieces)) {
+        const bytes = Buffer.from(text);
+        hash.update(bytes);
+        await file.write(bytes, 0, bytes.length, at);
+        at += bytes.length;
+      }
+      await file.write(`${hash.digest("hex")}\n`, 0);
       await file.sync();
     } finally {
       await file.close();
     }
-    if (readOne(path).kind === "whole") await rename(path, `${path}.previous`);
+    if (await isWhole(path)) await rename(path, `${path}.previous`);
     await rename(temporary, path);
   } catch (error) {
     await unlink(temporary).catch(() => undefined); // It may not exist; the first error is the one to tell.
@@ -63,6 +84,38 @@ export async function writeDurableLater(path: string, value: unknown): Promise<v
   } finally {
     await folder.close();
   }
+}
+
+/** Has the file at `path` the digest it claims to have? False also when there is none. */
+async function isWhole(path: string): Promise<boolean> {
+  const hash = createHash("sha256");
+  let claimed: Buffer = Buffer.alloc(0);
+  try {
+    for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+      const missing = DIGEST_CHARS + 1 - claimed.length;
+      if (missing > 0) claimed = Buffer.concat([claimed, chunk.subarray(0, missing)]);
+      hash.update(missing > 0 ? chunk.subarray(missing) : chunk);
+    }
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+  return claimed.toString("latin1") === `${hash.digest("hex")}\n`;
+}
+
+const DIGEST_CHARS = 64;
+const BATCH_CHARS = 65_536;
+
+/** Pieces put together, so that a write is worth its while. */
+function* batches(pieces: Iterable<string>): Generator<string> {
+  let text = "";
+  for (const piece of pieces) {
+    text += piece;
+    if (text.length < BATCH_CHARS) continue;
+    yield text;
+    text = "";
+  }
+  yield text;
 }
 
 export type DurableRead =

@@ -1,14 +1,16 @@
 import { systemClock } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import { FeedMessage, type MeshConfig } from "../model/mesh.ts";
+import { inSlices } from "../base/slices.ts";
+import type { MeshConfig } from "../model/mesh.ts";
 import { applyDelta } from "../model/mesh-delta.ts";
+import { feedMessageSteps } from "../proxy/agent/feed-message.ts";
 import { createEngine } from "../proxy/engine.ts";
 
 /**
  * node swap-engine.ts UPSTREAM_PORT…: an edge whose configuration of 1,000 routes and 5,000 endpoints is replaced four
  * times a second, by a delta (1 % of the services) and every tenth time as a whole with new instances everywhere, from
- * the line of the feed to the engine. Prints its port; after a line on standard input how long the event loop stood still for it, since the last.
+ * the line of the feed to the engine. Prints its port; after a line on standard input the longest time for which each stood in the way of requests, since the last.
  */
 const ports = process.argv.slice(2).map(Number);
 const CLUSTERS = 1_000;
@@ -17,7 +19,7 @@ const CHANGED = 10;
 const EVERY_MS = 250;
 const WHOLE_EVERY = 10;
 
-/** What is measured of each swap, in milliseconds: the time in which nothing else ran. */
+/** What is measured of each swap, in milliseconds: the longest time in which nothing else ran. */
 export interface SwapTimes {
   deltas: number[];
   wholes: number[];
@@ -25,7 +27,13 @@ export interface SwapTimes {
 let times: SwapTimes = { deltas: [], wholes: [] };
 let config: MeshConfig | undefined;
 
-const engine = createEngine({ clock: systemClock, random: systemRandom, log: silentLog, name: "edge" });
+const engine = createEngine({
+  clock: systemClock,
+  random: systemRandom,
+  log: silentLog,
+  name: "edge",
+  onSlice: (durationMs) => noteSlice(durationMs),
+});
 
 function service(index: number, generation: number) {
   const endpoints = Array.from({ length: ENDPOINTS }, (_, each) => ({
@@ -71,31 +79,40 @@ const deltaLine = (base: number) =>
     },
   });
 
+/** The longest slice of the swap that is under way. */
+let longestMs = 0;
+const noteSlice = (durationMs: number) => {
+  longestMs = Math.max(longestMs, durationMs);
+};
+
 /** What a proxy does with a line of its feed. */
-function hear(line: string): void {
-  const message = FeedMessage.parse(JSON.parse(line));
+async function hear(line: string): Promise<void> {
+  const message = await inSlices(feedMessageSteps(line), systemClock, noteSlice);
   if (message.kind === "config") config = message.config;
-  else if (message.kind === "delta") config = applyDelta(config!, message.delta)!;
-  const outcome = engine.apply(config!);
+  else if (message.kind === "delta") {
+    const startedMs = performance.now();
+    config = applyDelta(config!, message.delta)!;
+    noteSlice(performance.now() - startedMs);
+  }
+  const outcome = await engine.applySliced(config!);
   if (!outcome.ok) throw new Error(outcome.reason);
 }
 
-function swap(): void {
+async function swap(): Promise<void> {
   const base = config?.epoch ?? 0;
   const isWhole = base % WHOLE_EVERY === 0;
   const line = isWhole ? wholeLine(base + 1) : deltaLine(base);
   // What it takes to make the line is not the proxy's.
-  setImmediate(() => {
-    const startedMs = performance.now();
-    hear(line);
-    (isWhole ? times.wholes : times.deltas).push(performance.now() - startedMs);
-  });
+  await new Promise(setImmediate);
+  longestMs = 0;
+  await hear(line);
+  (isWhole ? times.wholes : times.deltas).push(longestMs);
 }
 
-hear(wholeLine(1));
+await hear(wholeLine(1));
 const { address } = await engine.listen({ kind: "edge", id: "public" }, { host: "127.0.0.1", port: 0 });
 process.stdout.write(`${address.port}\n`);
-setInterval(swap, EVERY_MS);
+setInterval(() => void swap(), EVERY_MS);
 process.stdin.on("data", () => {
   process.stdout.write(`${JSON.stringify(times)}\n`);
   times = { deltas: [], wholes: [] };

@@ -86,6 +86,15 @@ interface Group {
   cursor: number;
 }
 
+/** What a configuration makes of a cluster: ready, not yet in force. */
+export interface ClusterChange {
+  readonly cluster: Cluster;
+  readonly endpoints: Map<string, EndpointState>;
+  readonly all: EndpointState[];
+  /** No longer in it. */
+  readonly removed: readonly EndpointState[];
+}
+
 /** What a cluster tells the engine. */
 export interface ClusterEvents {
   onEjected(endpoint: EndpointState): void;
@@ -104,7 +113,9 @@ export class ClusterState implements Timed {
   speaksHttp2 = false;
   policy: ClusterPolicy;
   sticky: Cluster["sticky"];
-  endpoints = new Map<string, EndpointState>();
+  endpoints: ReadonlyMap<string, EndpointState> = new Map();
+  /** What it was made of: the same object again changes nothing. */
+  madeOf: Cluster | undefined;
   /** Empty when there is no split. Replaced whole on change. */
   shares: readonly Share[] = [];
   readonly budget: RetryBudget;
@@ -130,26 +141,37 @@ export class ClusterState implements Timed {
   }
 
   /** Takes over what the configuration says now. Returns the endpoints that are no longer in it. */
-  change(cluster: Cluster): EndpointState[] {
+  change(cluster: Cluster): readonly EndpointState[] {
+    return this.take(this.prepare(cluster));
+  }
+
+  /** What `cluster` will make of this one. Changes nothing yet. */
+  prepare(cluster: Cluster): ClusterChange {
+    const before = this.endpoints;
+    const endpoints = new Map<string, EndpointState>();
+    for (const endpoint of cluster.endpoints) {
+      const old = before.get(endpoint.id);
+      const same =
+        old !== undefined &&
+        old.host === endpoint.host &&
+        old.port === endpoint.port &&
+        old.release === endpoint.release;
+      endpoints.set(endpoint.id, same ? old : new EndpointState(endpoint, this));
+    }
+    const removed = Array.from(before.values()).filter((old) => endpoints.get(old.id) !== old);
+    return { cluster, endpoints, all: Array.from(endpoints.values()), removed };
+  }
+
+  /** Puts in force what was prepared since the last time. Returns the endpoints that are no longer there. */
+  take({ cluster, endpoints, all, removed }: ClusterChange): readonly EndpointState[] {
+    this.madeOf = cluster;
     this.policy = cluster.policy;
     this.protocol = cluster.protocol;
     this.speaksHttp2 = cluster.protocol === "http2" || cluster.protocol === "grpc";
     this.sticky = cluster.sticky;
     this.budget.change(cluster.policy.retry);
     this.admission = Admission.of(cluster.policy, this.admission);
-    const before = this.endpoints;
-    this.endpoints = new Map(
-      cluster.endpoints.map((endpoint) => {
-        const old = before.get(endpoint.id);
-        const same =
-          old !== undefined &&
-          old.host === endpoint.host &&
-          old.port === endpoint.port &&
-          old.release === endpoint.release;
-        return [endpoint.id, same ? old : new EndpointState(endpoint, this)];
-      }),
-    );
-    const removed = [...before.values()].filter((old) => this.endpoints.get(old.id) !== old);
+    this.endpoints = endpoints;
     for (const endpoint of removed) endpoint.removed = true;
     const sameShares =
       cluster.split.length === this.shares.length &&
@@ -158,7 +180,7 @@ export class ClusterState implements Timed {
           this.shares[index]?.release === release && this.shares[index].weight === weight,
       );
     if (!sameShares) this.shares = cluster.split.map((split) => ({ ...split, usable: false }));
-    this.#regroup();
+    this.#regroup(all);
     return removed;
   }
 
@@ -167,7 +189,7 @@ export class ClusterState implements Timed {
     const removed = [...this.endpoints.values()];
     for (const endpoint of removed) endpoint.removed = true;
     this.endpoints = new Map();
-    this.#regroup();
+    this.#regroup([]);
     return removed;
   }
 
@@ -233,7 +255,7 @@ export class ClusterState implements Timed {
     endpoint.outlier.reason =
       `${endpoint.outlier.failuresInRow} failures in a row, the last: ${reason}; ` +
       `ejected for ${durationMs} ms (time ${endpoint.outlier.ejections})`;
-    this.#regroup();
+    this.#regroup(this.#whole.all);
     this.#events.watch(this, endpoint.outlier.ejectedUntilMs);
     this.#events.onEjected(endpoint);
   }
@@ -255,12 +277,12 @@ export class ClusterState implements Timed {
       reinstate(outlier, nowMs);
       changed = true;
     }
-    if (changed) this.#regroup();
+    if (changed) this.#regroup(this.#whole.all);
     return nextMs;
   }
 
-  #regroup(): void {
-    this.#whole = groupOf([...this.endpoints.values()], this.#whole.cursor);
+  #regroup(all: EndpointState[]): void {
+    this.#whole = groupOf(all, this.#whole.cursor);
     const byRelease = new Map<number, Group>();
     for (const share of this.shares) {
       const members = this.#whole.all.filter(({ release }) => release === share.release);
@@ -282,6 +304,7 @@ function holdsOther(members: readonly EndpointState[], avoid: EndpointState | un
 }
 
 function groupOf(all: EndpointState[], cursor: number): Group {
-  const usable = all.filter(({ outlier }) => outlier.ejectedUntilMs === 0);
-  return { all, usable: usable.length === all.length ? all : usable, cursor };
+  const whole = all.every(({ outlier }) => outlier.ejectedUntilMs === 0);
+  const usable = whole ? all : all.filter(({ outlier }) => outlier.ejectedUntilMs === 0);
+  return { all, usable, cursor };
 }

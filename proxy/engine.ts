@@ -1,4 +1,5 @@
 import type { Clock } from "../base/clock.ts";
+import { atOnce, inSlices } from "../base/slices.ts";
 import type { Log } from "../base/log.ts";
 import type { MetricsRegistry } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
@@ -10,7 +11,7 @@ import { type Http2Limits, defaultHttp2Limits } from "./http2/limits.ts";
 import { createFlushBatch } from "./http2/output.ts";
 import { DEFAULT_LIMITS, type EngineLimits } from "./limits.ts";
 import { Listener } from "./listener.ts";
-import { Mesh, problemOf } from "./mesh.ts";
+import { Mesh, problemSteps } from "./mesh.ts";
 import { registerEngineMetrics } from "./metrics.ts";
 import type { Pressure } from "./pressure.ts";
 import { EngineStats } from "./stats.ts";
@@ -31,6 +32,8 @@ export interface EngineOptions {
   readonly pressure?: Pressure;
   /** Called once when a request (or a TCP connection) is over, whatever became of it. Must not throw or block. */
   readonly onAccess?: (event: AccessEvent) => void;
+  /** Called after each slice of `applySliced`, with the milliseconds for which nothing else ran. */
+  readonly onSlice?: (durationMs: number) => void;
   /** Who speaks, in `via` and in refusals: `edge`, `sidecar`. */
   readonly name: string;
 }
@@ -101,11 +104,18 @@ export interface AccessEvent {
   readonly requestId: string;
 }
 
+export type Applied = { ok: true } | { ok: false; reason: string };
+
 export interface Engine {
   /** Epoch of the configuration in force; 0 before the first. */
   readonly epoch: number;
   /** Puts `config` in force, whole or not at all. Listeners and connections are not touched. */
-  apply(config: MeshConfig): { ok: true } | { ok: false; reason: string };
+  apply(config: MeshConfig): Applied;
+  /**
+   * The same without a long pause: prepared a slice at a time between requests, put in force in one step. One that
+   * was begun later waits for it; one that `apply` puts in force meanwhile takes its place.
+   */
+  applySliced(config: MeshConfig): Promise<Applied>;
   listen(spec: ListenerSpec, source: ListenSource): Promise<EngineListener>;
   report(): Pick<ProxyReport, "busy" | "ejected" | "traffic">;
   /** Called whenever the last request in flight to endpoints outside the configuration has ended. */
@@ -124,15 +134,21 @@ export function createEngine(options: EngineOptions): Engine {
 class ProxyEngine implements Engine {
   readonly #context: EngineContext;
   readonly #listeners = new Set<Listener>();
+  readonly #onSlice: EngineOptions["onSlice"];
   #draining = false;
+  /** The last of those being put in force in slices. */
+  #slicing: Promise<unknown> = Promise.resolve();
+  /** Counts the others, so that a later one is noticed. */
+  #appliedAtOnce = 0;
 
-  constructor({ clock, random, log, limits, http2Limits, pressure, onAccess, name }: EngineOptions) {
+  constructor({ clock, random, log, limits, http2Limits, pressure, onAccess, onSlice, name }: EngineOptions) {
     const stats = new EngineStats();
     const onFault = (error: unknown): void => {
       stats.faults += 1;
       log.error({ err: error }, "a fault of the proxy ended a connection");
     };
     const wheel = new DeadlineWheel(clock, onFault);
+    this.#onSlice = onSlice;
     this.#context = {
       name,
       clock,
@@ -156,11 +172,27 @@ class ProxyEngine implements Engine {
     return this.#context.mesh.epoch;
   }
 
-  apply(config: MeshConfig): { ok: true } | { ok: false; reason: string } {
-    const reason = problemOf(config);
+  apply(config: MeshConfig): Applied {
+    const reason = atOnce(problemSteps(config));
     if (reason !== undefined) return { ok: false, reason };
+    this.#appliedAtOnce += 1;
     this.#context.mesh.apply(config);
     return { ok: true };
+  }
+
+  applySliced(config: MeshConfig): Promise<Applied> {
+    const count = this.#appliedAtOnce;
+    const applied = this.#slicing.then(() => this.#applyNext(config, () => count === this.#appliedAtOnce));
+    this.#slicing = applied.catch(() => undefined);
+    return applied;
+  }
+
+  async #applyNext(config: MeshConfig, wanted: () => boolean): Promise<Applied> {
+    const { clock, mesh } = this.#context;
+    const reason = await inSlices(problemSteps(config), clock, this.#onSlice);
+    if (reason !== undefined) return { ok: false, reason };
+    const applied = await inSlices(mesh.steps(config, wanted), clock, this.#onSlice);
+    return applied ? { ok: true } : { ok: false, reason: "another configuration was put in force meanwhile" };
   }
 
   async listen(spec: ListenerSpec, source: ListenSource): Promise<EngineListener> {

@@ -1,12 +1,13 @@
 import type { Log } from "../base/log.ts";
+import { type Steps, atOnce } from "../base/slices.ts";
 import type { Cluster, MeshConfig, ProxyReport, PublicRoute } from "../model/mesh.ts";
 import { routeKey, sameRequests } from "../model/route.ts";
 import { type CompiledActions, compileActions } from "./actions/compile.ts";
 import { problemOfActions } from "./actions/problems.ts";
 import type { Binding } from "./binding.ts";
-import { ClusterState, type ClusterEvents, type EndpointState } from "./cluster.ts";
+import { type ClusterChange, ClusterState, type ClusterEvents, type EndpointState } from "./cluster.ts";
 import type { DeadlineWheel, Timed } from "./deadlines.ts";
-import { type RouteTable, buildRoutes } from "./routing.ts";
+import { type RouteTable, buildRoutes, routeSteps } from "./routing.ts";
 import type { EngineStats } from "./stats.ts";
 
 /** A request that waits for its cluster, for an endpoint or for a free connection. */
@@ -21,7 +22,7 @@ const sound = new WeakSet<Cluster>();
 const keys = new WeakMap<PublicRoute, string>();
 
 /** Why a configuration cannot be put in force; undefined when it can. Shapes were checked by its schema. */
-export function problemOf(config: MeshConfig): string | undefined {
+export function* problemSteps(config: MeshConfig): Steps<string | undefined> {
   const clusters = new Set<string>();
   for (const cluster of config.clusters) {
     if (clusters.has(cluster.name)) return `cluster "${cluster.name}" is there twice`;
@@ -33,6 +34,7 @@ export function problemOf(config: MeshConfig): string | undefined {
     if (releases.size !== cluster.split.length)
       return `the split of cluster "${cluster.name}" names a release twice`;
     sound.add(cluster);
+    yield;
   }
   const routes = new Map<string, PublicRoute[]>();
   for (const route of config.routes) {
@@ -49,6 +51,7 @@ export function problemOf(config: MeshConfig): string | undefined {
         return `two routes serve ${host}${path}, the second is "${id}"`;
       rivals.push(route);
     }
+    yield;
   }
   for (const { id, cluster, actions } of config.edges) {
     if (!clusters.has(cluster)) return `edge "${id}" leads to cluster "${cluster}", which is not there`;
@@ -67,6 +70,16 @@ function problemOfRoute({ host, actions }: PublicRoute): string | undefined {
   return problem === undefined ? undefined : `: ${problem}`;
 }
 
+/** A configuration beside the one in force, made of it and not yet touching it. */
+interface Prepared {
+  readonly epoch: number;
+  readonly clusters: ReadonlyMap<string, ClusterState>;
+  readonly changes: readonly (readonly [ClusterState, ClusterChange])[];
+  readonly gone: readonly ClusterState[];
+  readonly routes: RouteTable;
+  readonly edgeActions: ReadonlyMap<string, CompiledActions>;
+}
+
 /** The configuration in force and what lives on across configurations: endpoints with work, ejections, who waits. */
 export class Mesh implements ClusterEvents {
   epoch = 0;
@@ -74,8 +87,6 @@ export class Mesh implements ClusterEvents {
   routes: RouteTable = buildRoutes([]);
   /** By the id of a declared edge; the few that have any. */
   #edgeActions: ReadonlyMap<string, CompiledActions> = new Map();
-  /** What each cluster was made of: the same object again changes nothing. */
-  readonly #madeOf = new WeakMap<ClusterState, Cluster>();
   readonly #log: Log;
   readonly #stats: EngineStats;
   readonly #wheel: DeadlineWheel;
@@ -92,31 +103,58 @@ export class Mesh implements ClusterEvents {
 
   /** Swaps the configuration; it was found to have no problem. No connection is touched but idle ones to who left. */
   apply(config: MeshConfig): void {
-    const clusters = new Map<string, ClusterState>();
-    const removed: EndpointState[] = [];
-    for (const cluster of config.clusters) {
-      const known = this.clusters.get(cluster.name);
-      const state = known ?? new ClusterState(cluster, this);
-      if (known !== undefined && this.#madeOf.get(known) !== cluster) removed.push(...known.change(cluster));
-      this.#madeOf.set(state, cluster);
-      clusters.set(cluster.name, state);
-    }
-    for (const [name, known] of this.clusters) {
-      if (!clusters.has(name)) removed.push(...known.removeAll());
-    }
-    this.epoch = config.epoch;
-    this.clusters = clusters;
-    this.routes = buildRoutes(config.routes);
-    this.#edgeActions = new Map(
-      config.edges.flatMap(({ id, actions }) =>
-        actions === undefined ? [] : [[id, compileActions(actions, "prefix", "/")]],
-      ),
-    );
+    atOnce(this.steps(config, () => true));
+  }
+
+  /**
+   * The same in steps, the swap itself being one. False when it is not `wanted` any more by then, which it must not be
+   * once another configuration was put in force.
+   */
+  *steps(config: MeshConfig, wanted: () => boolean): Steps<boolean> {
+    const prepared = yield* this.#prepare(config);
+    if (!wanted()) return false;
+    const removed = this.#swap(prepared);
+    yield;
     for (const endpoint of removed) {
       endpoint.closeIdle();
-      if (endpoint.inFlight > 0) this.#leaving.add(endpoint);
+      yield;
     }
+    return true;
+  }
+
+  *#prepare(config: MeshConfig): Steps<Prepared> {
+    const before = this.clusters;
+    const clusters = new Map<string, ClusterState>();
+    const changes: [ClusterState, ClusterChange][] = [];
+    for (const cluster of config.clusters) {
+      const known = before.get(cluster.name);
+      if (known !== undefined && known.madeOf !== cluster) changes.push([known, known.prepare(cluster)]);
+      clusters.set(cluster.name, known ?? new ClusterState(cluster, this));
+      yield;
+    }
+    const gone = Array.from(before.values()).filter(({ name }) => !clusters.has(name));
+    yield;
+    const routes = yield* routeSteps(config.routes);
+    const edgeActions = new Map<string, CompiledActions>();
+    for (const { id, actions } of config.edges) {
+      if (actions !== undefined) edgeActions.set(id, compileActions(actions, "prefix", "/"));
+      yield;
+    }
+    return { epoch: config.epoch, clusters, changes, gone, routes, edgeActions };
+  }
+
+  /** Returns the endpoints that are no longer there. */
+  #swap({ epoch, clusters, changes, gone, routes, edgeActions }: Prepared): EndpointState[] {
+    const removed: EndpointState[] = [];
+    for (const [state, change] of changes) for (const endpoint of state.take(change)) removed.push(endpoint);
+    for (const state of gone) for (const endpoint of state.removeAll()) removed.push(endpoint);
+    this.epoch = epoch;
+    this.clusters = clusters;
+    this.routes = routes;
+    this.#edgeActions = edgeActions;
+    for (const endpoint of removed) if (endpoint.inFlight > 0) this.#leaving.add(endpoint);
     for (const name of Array.from(this.#waiting.keys())) this.wake(name);
+    return removed;
   }
 
   /** What happens to the requests of a declared edge on their way. */

@@ -1,3 +1,4 @@
+import { type Steps, atOnce } from "../base/slices.ts";
 import type { PublicRoute } from "../model/mesh.ts";
 import { conditionCount } from "../model/route.ts";
 import { type CompiledActions, compileActions } from "./actions/compile.ts";
@@ -49,16 +50,28 @@ export interface RouteTable {
 }
 
 export function buildRoutes(routes: readonly PublicRoute[]): RouteTable {
+  return atOnce(routeSteps(routes));
+}
+
+export function* routeSteps(routes: readonly PublicRoute[]): Steps<RouteTable> {
   const exact = new Map<string, CompiledRoute[]>();
   const wildcard = new Map<string, CompiledRoute[]>();
   for (const route of routes) {
     const isWildcard = route.host.startsWith("*.");
     const table = isWildcard ? wildcard : exact;
     addTo(table, isWildcard ? route.host.slice(2) : route.host, compileRoute(route));
+    yield;
   }
-  const compiled = (table: Map<string, CompiledRoute[]>) =>
-    new Map([...table].map(([host, list]) => [host, hostRoutes(list)]));
-  return { exact: compiled(exact), wildcard: compiled(wildcard) };
+  return { exact: yield* hostSteps(exact), wildcard: yield* hostSteps(wildcard) };
+}
+
+function* hostSteps(table: ReadonlyMap<string, CompiledRoute[]>): Steps<Map<string, HostRoutes>> {
+  const hosts = new Map<string, HostRoutes>();
+  for (const [host, list] of table) {
+    hosts.set(host, hostRoutes(list));
+    yield;
+  }
+  return hosts;
 }
 
 function compileRoute({ id, path, match, cluster, actions }: PublicRoute): CompiledRoute {

@@ -1,11 +1,13 @@
-import { z } from "zod";
 import { backoffMs, type BackoffPolicy } from "../../base/backoff.ts";
 import type { Clock } from "../../base/clock.ts";
 import { messageOf } from "../../base/errors.ts";
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
+import { inSlices } from "../../base/slices.ts";
 import { applyDelta } from "../../model/mesh-delta.ts";
-import { FeedMessage, type MeshConfig } from "../../model/mesh.ts";
+import type { MeshConfig } from "../../model/mesh.ts";
+import type { Applied } from "../engine.ts";
+import { feedMessageSteps } from "./feed-message.ts";
 
 /** How the feed is reached; feed-http.ts is the real one. */
 export interface FeedTransport {
@@ -19,7 +21,7 @@ export interface FeedTransport {
 export interface FeedClientOptions {
   readonly transport: FeedTransport;
   /** Puts a configuration in force, whole or not at all. */
-  readonly apply: (config: MeshConfig) => { ok: true } | { ok: false; reason: string };
+  readonly apply: (config: MeshConfig) => Applied | Promise<Applied>;
   /** Called after each epoch that was applied or refused. */
   readonly onEpoch: () => void;
   readonly clock: Clock;
@@ -109,7 +111,7 @@ export class FeedClient {
       for await (const line of lines) {
         silence[Symbol.dispose]();
         silence = clock.after(silentMs, () => stream.abort(silent(silentMs)));
-        this.#heard(line);
+        await this.#heard(line);
       }
       return "control closed the stream";
     } catch (error) {
@@ -119,8 +121,9 @@ export class FeedClient {
     }
   }
 
-  #heard(line: string): void {
-    const message = parseLine(line);
+  /** The next line waits until this one is in force. */
+  async #heard(line: string): Promise<void> {
+    const message = await inSlices(feedMessageSteps(line), this.#options.clock);
     this.#lastLineMs = this.#options.clock.nowMs();
     switch (message.kind) {
       case "alive":
@@ -128,8 +131,7 @@ export class FeedClient {
         return;
       case "config":
         this.#askWhole = false;
-        this.#put(message.config);
-        return;
+        return this.#put(message.config);
       case "delta": {
         const { delta } = message;
         const next = this.#current === undefined ? undefined : applyDelta(this.#current, delta);
@@ -140,15 +142,15 @@ export class FeedClient {
             `a delta for epoch ${delta.base} came, but ${have} is in force; asking for all of it`,
           );
         }
-        this.#put(next);
+        return this.#put(next);
       }
     }
   }
 
-  #put(config: MeshConfig): void {
+  async #put(config: MeshConfig): Promise<void> {
     const { apply, log, onEpoch } = this.#options;
     const missing = emptiedByAmnesia(this.#current, config);
-    const outcome = missing === undefined ? apply(config) : { ok: false as const, reason: missing };
+    const outcome = missing === undefined ? await apply(config) : { ok: false as const, reason: missing };
     if (outcome.ok) {
       this.#current = config;
       this.#refused = undefined;
@@ -176,22 +178,6 @@ export function emptiedByAmnesia(current: MeshConfig | undefined, next: MeshConf
     `epoch ${next.epoch} is empty and older than epoch ${current.epoch}, which is in force: ` +
     "control seems to have lost its state"
   );
-}
-
-function parseLine(line: string): FeedMessage {
-  let json: unknown;
-  try {
-    json = JSON.parse(line);
-  } catch (error) {
-    throw new Error("control sent a line that is not JSON", { cause: error });
-  }
-  const parsed = FeedMessage.safeParse(json);
-  if (!parsed.success) {
-    throw new Error(
-      `control sent a message this proxy does not understand: ${z.prettifyError(parsed.error)}`,
-    );
-  }
-  return parsed.data;
 }
 
 function silent(silentMs: number): Error {

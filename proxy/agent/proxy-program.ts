@@ -4,7 +4,7 @@ import type { Log } from "../../base/log.ts";
 import { type MetricsRegistry, createMetrics, metricsText } from "../../base/metrics.ts";
 import type { Random } from "../../base/random.ts";
 import type { EdgeTraffic, MeshConfig, ProxyReport } from "../../model/mesh.ts";
-import type { Engine, EngineListener } from "../engine.ts";
+import type { Applied, Engine, EngineListener } from "../engine.ts";
 import { AccessLog } from "./access-log.ts";
 import { type AdminPages, AdminServer } from "./admin.ts";
 import { configView } from "./config-view.ts";
@@ -268,8 +268,8 @@ export class ProxyProgram implements WorkerProgram {
     return metricsText(mergeMetrics([own, ...live, gone]));
   }
 
-  #put(config: MeshConfig): { ok: true } | { ok: false; reason: string } {
-    const outcome = this.engine.apply(config);
+  async #put(config: MeshConfig): Promise<Applied> {
+    const outcome = await this.engine.applySliced(config);
     if (!outcome.ok) return outcome;
     this.#config = config;
     this.#saver.save(config);

@@ -1,4 +1,4 @@
-import { readDurable, writeDurableLater } from "../../base/durable-file.ts";
+import { readDurable, writeDurablePieces } from "../../base/durable-file.ts";
 import { messageOf } from "../../base/errors.ts";
 import type { Log } from "../../base/log.ts";
 import { MeshConfig } from "../../model/mesh.ts";
@@ -70,7 +70,7 @@ export class EpochSaver {
     for (let config = this.#next; config !== undefined; config = this.#next) {
       this.#next = undefined;
       try {
-        await writeDurableLater(path, config);
+        await writeDurablePieces(path, jsonPieces(config));
         if (this.#failed) log.info({ path, epoch: config.epoch }, "the epoch can be saved again");
         this.#failed = false;
       } catch (error) {
@@ -86,4 +86,19 @@ export class EpochSaver {
     }
     this.#writing = undefined;
   }
+}
+
+/** A configuration as JSON, an item at a time: all of it at once would be a pause of many milliseconds. */
+function* jsonPieces({ epoch, ...lists }: MeshConfig): Generator<string> {
+  yield `{"epoch":${epoch}`;
+  for (const [name, items] of Object.entries(lists)) {
+    yield `,"${name}":[`;
+    let comma = "";
+    for (const item of items) {
+      yield comma + JSON.stringify(item);
+      comma = ",";
+    }
+    yield "]";
+  }
+  yield "}";
 }

@@ -77,9 +77,13 @@ test("1,000 routes to 5,000 endpoints are replaced under load, whole and by delt
   let going = true;
   const clients = await Promise.all(Array.from({ length: CLIENTS }, () => edge.client()));
   const loads = clients.map((client, index) => load(client, index + 1, () => going));
+  let meanwhile = 0;
   for (let swap = 1; swap <= SWAPS; swap += 1) {
     config = swap % 8 === 0 ? whole(config.epoch + 1, ports) : applyDelta(config, delta(config, ports))!;
-    expect(edge.engine.apply(config)).toEqual({ ok: true });
+    const served = edge.events.length;
+    const sliced = swap % 16 !== 0;
+    expect(sliced ? await edge.engine.applySliced(config) : edge.engine.apply(config)).toEqual({ ok: true });
+    meanwhile += edge.events.length - served;
     const before = edge.events.length;
     while (edge.events.length < before + CLIENTS) await new Promise(setImmediate);
   }
@@ -90,6 +94,8 @@ test("1,000 routes to 5,000 endpoints are replaced under load, whole and by delt
   expect(outcomes.map(([, failed]) => failed)).toEqual(clients.map(() => 0));
   expect(edge.events.filter(({ status }) => status !== 200)).toEqual([]);
   expect(edge.engine.report().busy).toEqual({});
+  // Requests were served while configurations were being prepared.
+  expect(meanwhile).toBeGreaterThan(SWAPS);
   // The load met the instances of many generations, so it did run between the swaps.
   const generations = new Set(edge.events.map(({ release }) => release));
   expect(generations.size).toBeGreaterThan(SWAPS / 2);
@@ -116,4 +122,37 @@ test("an object that stays the same in the next configuration is not looked at a
   expect(edge.engine.apply({ ...config, epoch: 2 })).toEqual({ ok: true });
   expect(edge.engine.epoch).toBe(2);
   expect(looked).toBe(0);
+});
+
+test("of configurations put in force in slices each waits for the one before; until its own turn nothing of it shows", async () => {
+  await using server = await rawServer(answering(() => ok("answer")));
+  const ports = [server.port];
+  await using edge = await rig([], { clusters: whole(1, ports).clusters, routes: [] });
+  const seen = new Set<number>();
+  let going = true;
+  const look = () => {
+    seen.add(edge.engine.epoch);
+    if (going) setImmediate(look);
+  };
+  look();
+  const bad = { ...whole(3, ports), clusters: [] };
+  const outcomes = await Promise.all([
+    edge.engine.applySliced(whole(2, ports)),
+    edge.engine.applySliced(bad),
+    edge.engine.applySliced(whole(4, ports)),
+  ]);
+  going = false;
+  expect(outcomes.map(({ ok: fine }) => fine)).toEqual([true, false, true]);
+  expect(seen.add(edge.engine.epoch)).toEqual(new Set([1, 2, 4]));
+});
+
+test("a configuration put in force at once takes the place of one that is being prepared", async () => {
+  await using server = await rawServer(answering(() => ok("answer")));
+  const ports = [server.port];
+  await using edge = await rig([], { clusters: whole(1, ports).clusters, routes: [] });
+  const slow = edge.engine.applySliced(whole(2, ports));
+  await new Promise(setImmediate);
+  expect(edge.engine.apply(whole(3, ports))).toEqual({ ok: true });
+  expect(await slow).toEqual({ ok: false, reason: "another configuration was put in force meanwhile" });
+  expect(edge.engine.epoch).toBe(3);
 });
