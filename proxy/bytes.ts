@@ -7,3 +7,9 @@ interface Latin1Bytes {
 export function latin1(bytes: Buffer, from: number, to: number): string {
   return (bytes as unknown as Latin1Bytes).latin1Slice(from, to);
 }
+
+/** The same text in one piece. What was put together of many pieces is put together anew by each write. */
+export function flat(text: string): string {
+  const bytes = Buffer.from(text, "latin1");
+  return latin1(bytes, 0, bytes.length);
+}

@@ -1,4 +1,5 @@
 import { BODY, type RequestHead } from "./http1/request-head.ts";
+import { flat } from "./bytes.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
 
 /**
@@ -13,11 +14,30 @@ export function upstreamHeadText(
   hopFields: string,
   requestId: string,
 ): string {
-  let text = `${request.method} ${request.target} HTTP/1.1\r\nhost: ${host}\r\n${request.fields}${hopFields}x-request-id: ${requestId}\r\n`;
+  const start = rememberedStart(request, host) ?? upstreamStart(request, host);
+  let text = `${start}${hopFields}x-request-id: ${requestId}\r\n`;
   if (request.body === BODY.chunked) text += "transfer-encoding: chunked\r\n";
   if (request.upgrade !== "") text += `connection: upgrade\r\nupgrade: ${request.upgrade}\r\n`;
   else if (request.acceptsTrailers) text += "connection: te\r\nte: trailers\r\n";
   return `${text}\r\n`;
+}
+
+function upstreamStart({ method, target, fields }: RequestHead, host: string): string {
+  return `${method} ${target} HTTP/1.1\r\nhost: ${host}\r\n${fields}`;
+}
+
+/** Undefined when it is not remembered, or was changed on its way. */
+function rememberedStart(request: RequestHead, host: string): string | undefined {
+  const { remembered } = request;
+  const same =
+    remembered !== undefined &&
+    remembered.method === request.method &&
+    remembered.target === request.target &&
+    remembered.fields === request.fields &&
+    remembered.host === host;
+  if (!same) return undefined;
+  if (remembered.start === "") remembered.start = flat(upstreamStart(remembered, host));
+  return remembered.start;
 }
 
 /** What the edge tells upstreams about a client, whatever the client claimed. */
@@ -28,10 +48,23 @@ export function edgeHopFields(peerAddress: string, scheme: "http" | "https"): st
 
 /** `framing` and `connection` lines come from whoever sends it. */
 export function downstreamHeadText(head: ResponseHead, extraFields: string, hopFields: string): string {
-  if (head.status === 200 && head.reason === "OK") {
-    return `HTTP/1.1 200 OK\r\n${head.fields}${extraFields}${hopFields}\r\n`;
-  }
-  return `HTTP/1.1 ${head.status} ${head.reason}\r\n${head.fields}${extraFields}${hopFields}\r\n`;
+  return `${rememberedLines(head) ?? responseStart(head)}${extraFields}${hopFields}\r\n`;
+}
+
+function responseStart({ status, reason, fields }: ResponseHead): string {
+  return `HTTP/1.1 ${status} ${reason}\r\n${fields}`;
+}
+
+/** Undefined when it is not remembered, or was changed on its way. */
+function rememberedLines({ status, reason, fields, remembered }: ResponseHead): string | undefined {
+  const same =
+    remembered !== undefined &&
+    remembered.status === status &&
+    remembered.reason === reason &&
+    remembered.fields === fields;
+  if (!same) return undefined;
+  if (remembered.start === "") remembered.start = flat(responseStart(remembered));
+  return remembered.start;
 }
 
 /** The value of cookie `name` in a Cookie line; undefined when it is not there. */

@@ -61,5 +61,6 @@ export function withFields(head: ResponseHead, fields: string): ResponseHead {
   edited.upgrade = head.upgrade;
   edited.hasDate = head.hasDate;
   edited.fields = fields;
+  edited.remembered = undefined;
   return edited;
 }

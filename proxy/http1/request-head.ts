@@ -5,6 +5,7 @@ import type { EngineLimits } from "../limits.ts";
 import { NO_TRAILERS } from "../trailers.ts";
 import { isHost } from "./authority.ts";
 import { FAILED, FieldTable, NEED_MORE } from "./fields.ts";
+import { HeadMemory } from "./head-memory.ts";
 import {
   CLASS,
   CR,
@@ -63,7 +64,35 @@ export class RequestHead {
   /** Why it was refused. */
   problem = "";
   failure: FailureCode = "bad_request";
+  /** The same head as it is remembered; undefined when it was not. */
+  remembered: RequestHead | undefined;
+  /** Only of a remembered one: method, target, host and `fields` as the upstream gets them, in one flat string. */
+  start = "";
+
+  /** Becomes equal to `other`. */
+  take(other: RequestHead): void {
+    this.method = other.method;
+    this.idempotent = other.idempotent;
+    this.target = other.target;
+    this.host = other.host;
+    this.minor = other.minor;
+    this.body = other.body;
+    this.contentLength = other.contentLength;
+    this.keepAlive = other.keepAlive;
+    this.expectContinue = other.expectContinue;
+    this.acceptsTrailers = other.acceptsTrailers;
+    this.trailers = NO_TRAILERS;
+    this.upgrade = other.upgrade;
+    this.websocketKey = "";
+    this.fields = other.fields;
+    this.requestId = other.requestId;
+    this.cookie = other.cookie;
+    this.deadlineMs = other.deadlineMs;
+    this.priority = other.priority;
+  }
 }
+
+const memory = new HeadMemory(() => new RequestHead());
 
 const METHODS = new Map<string, boolean>([
   ["GET", true],
@@ -134,6 +163,32 @@ const table = new FieldTable();
  * `trustForwarded` keeps `x-forwarded-*` and `forwarded` as the client wrote them.
  */
 export function parseRequestHead(
+  bytes: Buffer,
+  from: number,
+  to: number,
+  head: RequestHead,
+  limits: EngineLimits,
+  trustForwarded: boolean,
+): number {
+  const variant = trustForwarded ? "trusted" : "";
+  const known = memory.find(bytes, from, to, limits, variant);
+  head.remembered = known?.head;
+  if (known !== undefined) {
+    head.take(known.head);
+    return from + known.length;
+  }
+  const end = readRequestHead(bytes, from, to, head, limits, trustForwarded);
+  if (end > 0) remember(memory.keep(bytes, from, end, limits, variant), head);
+  return end;
+}
+
+function remember(slot: RequestHead | undefined, head: RequestHead): void {
+  if (slot === undefined) return;
+  slot.take(head);
+  slot.start = "";
+}
+
+function readRequestHead(
   bytes: Buffer,
   from: number,
   to: number,

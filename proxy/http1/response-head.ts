@@ -1,6 +1,7 @@
 import { latin1 } from "../bytes.ts";
 import type { EngineLimits } from "../limits.ts";
 import { FAILED, FieldTable, NEED_MORE } from "./fields.ts";
+import { HeadMemory } from "./head-memory.ts";
 import { BODY, type BodyKind } from "./request-head.ts";
 import { CLASS, CR, FIELD, LF, SP, VALUE, parseLength, parseTokenList } from "./syntax.ts";
 
@@ -22,7 +23,27 @@ export class ResponseHead {
   hasDate = false;
   /** Why it was refused. */
   problem = "";
+  /** The same head as it is remembered; undefined when it was not. */
+  remembered: ResponseHead | undefined;
+  /** Only of a remembered one: status line and `fields` in one flat string. */
+  start = "";
+
+  /** Becomes equal to `other`. */
+  take(other: ResponseHead): void {
+    this.status = other.status;
+    this.reason = other.reason;
+    this.minor = other.minor;
+    this.body = other.body;
+    this.contentLength = other.contentLength;
+    this.keepAlive = other.keepAlive;
+    this.keepAliveMs = other.keepAliveMs;
+    this.upgrade = other.upgrade;
+    this.fields = other.fields;
+    this.hasDate = other.hasDate;
+  }
 }
+
+const memory = new HeadMemory(() => new ResponseHead());
 
 const DROPPED = new Uint8Array(32);
 for (const id of [
@@ -45,6 +66,32 @@ const table = new FieldTable();
  * a length that could be read in two ways, or a status outside 100 to 599, is refused.
  */
 export function parseResponseHead(
+  bytes: Buffer,
+  from: number,
+  to: number,
+  head: ResponseHead,
+  method: string,
+  limits: EngineLimits,
+): number {
+  const variant = method === "HEAD" ? method : "";
+  const known = memory.find(bytes, from, to, limits, variant);
+  head.remembered = known?.head;
+  if (known !== undefined) {
+    head.take(known.head);
+    return from + known.length;
+  }
+  const end = readResponseHead(bytes, from, to, head, method, limits);
+  if (end > 0) remember(memory.keep(bytes, from, end, limits, variant), head);
+  return end;
+}
+
+function remember(slot: ResponseHead | undefined, head: ResponseHead): void {
+  if (slot === undefined) return;
+  slot.take(head);
+  slot.start = "";
+}
+
+function readResponseHead(
   bytes: Buffer,
   from: number,
   to: number,
