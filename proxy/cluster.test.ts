@@ -22,6 +22,7 @@ function state(count: number, more: Record<string, unknown> = {}) {
   const cluster = new ClusterState(spec(count), {
     onEjected: ({ id }) => events.push(`ejected ${id}`),
     onPanic: (_, panicking) => events.push(panicking ? "panic" : "calm"),
+    socketsLeft: true,
     onEmptied: ({ id }) => events.push(`emptied ${id}`),
     watch: (_, dueMs) => events.push(`watch ${dueMs}`),
   });

@@ -73,7 +73,9 @@ export class EndpointState {
   get hasRoom(): boolean {
     const { inFlightPerEndpointMax } = this.cluster.policy;
     if (inFlightPerEndpointMax !== 0 && this.inFlight >= inFlightPerEndpointMax) return false;
-    if (this.idle.length > 0 || this.connections < this.cluster.policy.connectionsPerEndpointMax) return true;
+    if (this.idle.length > 0) return true;
+    if (this.connections < this.cluster.policy.connectionsPerEndpointMax && this.cluster.socketsLeft)
+      return true;
     return this.shared.some((connection) => connection.hasRoom);
   }
 }
@@ -102,6 +104,8 @@ export interface ClusterEvents {
   onPanic(cluster: ClusterState, panicking: boolean): void;
   /** An endpoint outside the configuration has served its last request. */
   onEmptied(endpoint: EndpointState): void;
+  /** This process may open another connection. */
+  readonly socketsLeft: boolean;
   watch(timed: Timed, dueMs: number): void;
 }
 
@@ -258,6 +262,10 @@ export class ClusterState implements Timed {
     this.#regroup(this.#whole.all);
     this.#events.watch(this, endpoint.outlier.ejectedUntilMs);
     this.#events.onEjected(endpoint);
+  }
+
+  get socketsLeft(): boolean {
+    return this.#events.socketsLeft;
   }
 
   onEmptied(endpoint: EndpointState): void {

@@ -66,7 +66,16 @@ export type ListenerSpec =
     };
 
 /** Where to listen: an address (port 0 chooses one), or a raw TCP handle that is already bound and listening. */
-export type ListenSource = { readonly host: string; readonly port: number } | { readonly handle: unknown };
+export type ListenSource =
+  | { readonly host: string; readonly port: number }
+  | {
+      readonly handle: unknown;
+      /**
+       * Asks for another handle of the same socket, for `EngineListener.resume`; perhaps more than once. With it,
+       * accepting pauses when `limits.socketsMax` sockets are open; whoever gives it keeps the socket open meanwhile.
+       */
+      readonly again?: () => void;
+    };
 
 export interface EngineListener {
   readonly address: { readonly host: string; readonly port: number };
@@ -74,6 +83,10 @@ export interface EngineListener {
   close(): Promise<void>;
   /** Stops accepting; open connections go on as if nothing had happened. Somebody else listens on the socket. */
   leave(): void;
+  /** Too many sockets are open: nothing is accepted, and clients wait in the kernel's queue. */
+  readonly paused: boolean;
+  /** Accepts again after a pause. `handle` is of the same socket. */
+  resume(handle: unknown): Promise<void>;
 }
 
 /** One request, or one TCP connection, from its first byte to its end. */
@@ -149,15 +162,16 @@ class ProxyEngine implements Engine {
     };
     const wheel = new DeadlineWheel(clock, onFault);
     this.#onSlice = onSlice;
+    const allLimits = { ...DEFAULT_LIMITS, ...limits };
     this.#context = {
       name,
       clock,
       random,
       log,
-      limits: { ...DEFAULT_LIMITS, ...limits },
+      limits: allLimits,
       http2Limits: { ...defaultHttp2Limits(), ...http2Limits },
       scheduleFlush: createFlushBatch(),
-      mesh: new Mesh(log, stats, wheel),
+      mesh: new Mesh(log, stats, wheel, allLimits.socketsMax),
       stats,
       wheel,
       pressure: pressure ?? { level: 0 },
@@ -202,6 +216,10 @@ class ProxyEngine implements Engine {
     this.#listeners.add(listener);
     return {
       address: opened.address,
+      get paused() {
+        return opened.paused;
+      },
+      resume: (handle) => opened.resume(handle),
       close: async () => {
         await opened.close();
         this.#listeners.delete(listener);

@@ -47,7 +47,10 @@ export interface EngineLimits extends PressurePolicy {
   readonly idlePerEndpointMax: number;
   /** Open downstream connections of one client address at a public listener; 0 is no limit. */
   readonly connectionsPerClientMax: number;
-  /** Open sockets, both sides together; before they run out no more clients are taken on. 0 is no limit. */
+  /**
+   * Open sockets, both sides together. Before they run out newcomers are turned away, then accepting pauses, then
+   * requests wait for a connection. 0 is no limit.
+   */
   readonly socketsMax: number;
 }
 

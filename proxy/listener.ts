@@ -1,4 +1,5 @@
 import net from "node:net";
+import { AcceptPause, SOCKETS_DOWNSTREAM_SHARE } from "./accept-pause.ts";
 import { Binding } from "./binding.ts";
 import { ClientCounts } from "./client-counts.ts";
 import type { EngineContext } from "./context.ts";
@@ -31,9 +32,6 @@ interface ServerWithHandle {
 
 const BACKLOG = 4096;
 
-/** Of `socketsMax`, how much clients may use. */
-const SOCKETS_DOWNSTREAM_SHARE = 0.8;
-
 /** Of a wire until its connection takes it over, in the same call. */
 const NOBODY: WireUser = {
   onConnected: () => undefined,
@@ -63,7 +61,8 @@ export class Listener implements ExchangeOrigin {
   readonly #connections = new Set<Connection>();
   /** Only of a public listener with a limit for each client. */
   readonly #clients: ClientCounts<Connection> | undefined;
-  readonly #server: net.Server;
+  #server: net.Server | undefined;
+  #pause: AcceptPause | undefined;
   #onEmpty: PromiseWithResolvers<void> | undefined;
 
   constructor(spec: ListenerSpec, context: EngineContext) {
@@ -83,13 +82,39 @@ export class Listener implements ExchangeOrigin {
     const from = spec.kind === "edge" ? spec.proxyProtocolFrom : undefined;
     this.#trusted = from === undefined ? undefined : new TrustedNetworks(from);
     this.#hopFields = `x-gilliam-from: ${this.from}\r\nvia: 1.1 ${context.name}\r\n`;
-    this.#server = net.createServer();
-    this.#server.on("error", (error) => context.log.warn({ listener: this.id, err: error }, "cannot accept"));
   }
 
   /** Starts to accept. Rejects with the system's error when the address cannot be had. */
   async open(source: ListenSource): Promise<EngineListener> {
-    const server = this.#server;
+    const address = await this.#listen(source);
+    let pause: AcceptPause | undefined;
+    if ("handle" in source && source.again !== undefined) {
+      pause = new AcceptPause(this.context, () => this.#stop(), source.again);
+      this.#pause = pause;
+    }
+    return {
+      address: { host: address.address, port: address.port },
+      close: () => this.close(),
+      leave: () => this.#leave(),
+      get paused() {
+        return pause?.active === true;
+      },
+      resume: (handle) => this.#resume(handle),
+    };
+  }
+
+  async #resume(handle: unknown): Promise<void> {
+    // It may have been left since the handle was asked for.
+    if (this.#pause?.active !== true) return (handle as { close(): void }).close();
+    this.#pause.end();
+    await this.#listen({ handle });
+    this.context.log.info({ listener: this.id }, "accepting again");
+  }
+
+  async #listen(source: ListenSource): Promise<net.AddressInfo> {
+    const server = net.createServer();
+    server.on("error", (error) => this.context.log.warn({ listener: this.id, err: error }, "cannot accept"));
+    this.#server = server;
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       server.once("listening", () => {
@@ -103,11 +128,18 @@ export class Listener implements ExchangeOrigin {
       this.#accept(error, handle);
     const address = server.address();
     if (address === null || typeof address === "string") throw new Error("a listener must be a TCP socket");
-    return {
-      address: { host: address.address, port: address.port },
-      close: () => this.close(),
-      leave: () => void this.#server.close(),
-    };
+    return address;
+  }
+
+  #stop(): void {
+    this.#server?.close();
+    this.#server = undefined;
+  }
+
+  /** Accepts nothing more, ever; connections go on. */
+  #leave(): void {
+    this.#pause?.end();
+    this.#stop();
   }
 
   get connectionCount(): number {
@@ -206,7 +238,7 @@ export class Listener implements ExchangeOrigin {
 
   /** Stops accepting and lets every connection end after what it is doing. */
   stopAccepting(): void {
-    if (!this.retiring) this.#server.close();
+    if (!this.retiring) this.#leave();
     this.retiring = true;
     for (const connection of this.#connections) connection.retire();
   }
@@ -229,6 +261,7 @@ export class Listener implements ExchangeOrigin {
     }
     try {
       this.#serve(handle);
+      this.#pause?.look();
     } catch (error) {
       this.context.onFault(error);
     }
@@ -241,10 +274,8 @@ export class Listener implements ExchangeOrigin {
     if (this.#connections.size >= connectionsPerListenerMax) {
       return `this listener has ${connectionsPerListenerMax} open connections already`;
     }
-    // Whoever is in needs sockets upstream.
-    const sockets = stats.downstreamConnections + stats.upstreamConnections;
-    if (socketsMax !== 0 && sockets > socketsMax * SOCKETS_DOWNSTREAM_SHARE) {
-      return `this proxy has ${sockets} of ${socketsMax} sockets open`;
+    if (socketsMax !== 0 && stats.sockets > socketsMax * SOCKETS_DOWNSTREAM_SHARE) {
+      return `this proxy has ${stats.sockets} of ${socketsMax} sockets open`;
     }
     if (this.#clients !== undefined && this.#clients.count(addressOf(handle)) >= connectionsPerClientMax) {
       return `this client has ${connectionsPerClientMax} open connections already`;

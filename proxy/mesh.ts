@@ -95,7 +95,10 @@ export class Mesh implements ClusterEvents {
   readonly #busyEmptied: (() => void)[] = [];
   readonly #waiting = new Map<string, Waiter[]>();
 
-  constructor(log: Log, stats: EngineStats, wheel: DeadlineWheel) {
+  readonly #socketsMax: number;
+
+  constructor(log: Log, stats: EngineStats, wheel: DeadlineWheel, socketsMax: number) {
+    this.#socketsMax = socketsMax;
     this.#log = log;
     this.#stats = stats;
     this.#wheel = wheel;
@@ -153,7 +156,7 @@ export class Mesh implements ClusterEvents {
     this.routes = routes;
     this.#edgeActions = edgeActions;
     for (const endpoint of removed) if (endpoint.inFlight > 0) this.#leaving.add(endpoint);
-    for (const name of Array.from(this.#waiting.keys())) this.wake(name);
+    this.wakeAll();
     return removed;
   }
 
@@ -207,6 +210,10 @@ export class Mesh implements ClusterEvents {
     else this.#log.info({ cluster: cluster.name }, "endpoints that are not ejected are back");
   }
 
+  get socketsLeft(): boolean {
+    return this.#socketsMax === 0 || this.#stats.sockets < this.#socketsMax;
+  }
+
   watch(timed: Timed, dueMs: number): void {
     this.#wheel.watch(timed, dueMs);
   }
@@ -241,6 +248,10 @@ export class Mesh implements ClusterEvents {
       if (queue[0] === waiter) queue.shift();
     }
     if (this.#waiting.get(cluster) === queue) this.#waiting.delete(cluster);
+  }
+
+  wakeAll(): void {
+    for (const name of Array.from(this.#waiting.keys())) this.wake(name);
   }
 
   get waitingCount(): number {

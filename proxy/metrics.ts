@@ -89,6 +89,15 @@ export function registerEngineMetrics(
   ]);
   series(
     registry,
+    {
+      name: "gilliam_accept_pauses_total",
+      help: "Times that a listener stopped accepting because all sockets were in use.",
+      type: "counter",
+    },
+    () => [{ labels: {}, value: stats.acceptPauses }],
+  );
+  series(
+    registry,
     { name: "gilliam_deadlines", help: "Connections and requests that wait for a deadline.", type: "gauge" },
     () => [{ labels: {}, value: wheel.count }],
   );

@@ -65,10 +65,17 @@ export class EngineStats {
   inFlight = 0;
   downstreamConnections = 0;
   upstreamConnections = 0;
+  /** How often a listener stopped accepting because sockets ran out. */
+  acceptPauses = 0;
   faults = 0;
   /** Second attempts beside a slow first one, and how many of them answered first. */
   hedges = 0;
   hedgesWon = 0;
+
+  /** Open ones, of both sides. */
+  get sockets(): number {
+    return this.downstreamConnections + this.upstreamConnections;
+  }
 
   edge(from: string, to: string, release: number): EdgeStats {
     const key = `${from} ${to} ${release}`;

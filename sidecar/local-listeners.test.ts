@@ -29,7 +29,9 @@ function paperEngine() {
     listen: (spec) => {
       open.push(spec);
       const close = () => Promise.resolve(void open.splice(open.indexOf(spec), 1));
-      return Promise.resolve({ address: { host: "127.0.0.1", port: 7001 }, close, leave: () => undefined });
+      const resume = (): Promise<void> => Promise.resolve();
+      const address = { host: "127.0.0.1", port: 7001 };
+      return Promise.resolve({ address, close, leave: () => undefined, paused: false, resume });
     },
   };
   const again = vi.fn();

@@ -31,8 +31,13 @@ export class LocalListeners {
 
   async listen(plan: LocalPlan, handle: unknown): Promise<SocketAddress> {
     const target = this.#target(plan);
-    const listener = await this.#engine.listen({ ...plan, ...target }, { handle });
     const before = this.#open.get(plan.id);
+    if (before?.listener.paused === true && isSame(before, target)) {
+      await before.listener.resume(handle);
+      return before.listener.address;
+    }
+    const again = (): void => this.#again(plan.id);
+    const listener = await this.#engine.listen({ ...plan, ...target }, { handle, again });
     this.#open.set(plan.id, { plan, ...target, listener });
     // Both listen for a moment on the same socket: nobody is refused in between. Open connections go on as they are.
     void before?.listener.close();
@@ -51,9 +56,8 @@ export class LocalListeners {
   /** Called with each configuration in force; listeners whose edge leads elsewhere now are opened anew. */
   follow(config: Pick<MeshConfig, "edges">): void {
     this.#targets = new Map(config.edges.map((edge) => [edgeKey(edge), edge]));
-    for (const { plan, cluster, protocol } of this.#open.values()) {
-      const target = this.#target(plan);
-      if (target.cluster !== cluster || target.protocol !== protocol) this.#again(plan.id);
+    for (const open of this.#open.values()) {
+      if (!isSame(open, this.#target(open.plan))) this.#again(open.plan.id);
     }
   }
 
@@ -75,6 +79,10 @@ export class LocalListeners {
     const { cluster, protocol } = this.#targets.get(edgeKey(plan)) ?? plan;
     return { cluster, protocol };
   }
+}
+
+function isSame(one: Target, other: Target): boolean {
+  return one.cluster === other.cluster && one.protocol === other.protocol;
 }
 
 function edgeKey({ from, dependency }: { from: string; dependency: string }): string {

@@ -13,6 +13,12 @@ import type { SocketAddress } from "./messages.ts";
 export interface RawHandle {
   close(): void;
   getsockname?(out: { address?: string; port?: number }): number;
+  /** Below zero once it is closed; not on Windows. */
+  readonly fd?: number;
+}
+
+export function isOpen({ fd }: RawHandle): boolean {
+  return fd === undefined || fd >= 0;
 }
 
 const { _createServerHandle: createServerHandle } = net as unknown as {

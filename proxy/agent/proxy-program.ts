@@ -133,7 +133,12 @@ export class ProxyProgram implements WorkerProgram {
       case "admin":
         return this.#admin.listen(handle);
       case "edge": {
-        const { tls } = this.#options;
+        const { tls, link } = this.#options;
+        const before = this.#listeners.get(plan.id)?.get(socket);
+        if (before?.paused === true) {
+          await before.resume(handle);
+          return before.address;
+        }
         const { proxyProtocolFrom } = this.#options.settings;
         const spec = {
           kind: "edge",
@@ -141,7 +146,8 @@ export class ProxyProgram implements WorkerProgram {
           ...tls?.listenerOptions(plan.secure === true),
           ...(proxyProtocolFrom === undefined ? {} : { proxyProtocolFrom }),
         } as const;
-        const listener = await this.engine.listen(spec, { handle });
+        const listener = await this.engine.listen(spec, { handle, again: () => link.again(plan.id) });
+        before?.leave();
         const sockets = this.#listeners.get(plan.id) ?? new Map<number, EngineListener>();
         this.#listeners.set(plan.id, sockets.set(socket, listener));
         return listener.address;

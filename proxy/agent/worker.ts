@@ -3,7 +3,7 @@ import type { Clock } from "../../base/clock.ts";
 import { UserError, errnoOf, messageOf } from "../../base/errors.ts";
 import type { EdgeTraffic, MeshConfig } from "../../model/mesh.ts";
 import { type HandlePipe, awaitPipe } from "./handle-pipe.ts";
-import type { RawHandle } from "./handles.ts";
+import { type RawHandle, isOpen } from "./handles.ts";
 import type { MetricCounts } from "./merge-metrics.ts";
 import type {
   FromWorker,
@@ -251,8 +251,10 @@ export function runWorker({ channel, clock, start }: WorkerOptions): void {
       };
       const offer = (message: FromOrphan, handle?: RawHandle) => next.send(message, handle);
       offer({ kind: "orphan", pid: process.pid, leading });
-      for (const { plan, socket, handle } of sockets.values())
-        offer({ kind: "socket", plan, socket }, handle);
+      for (const { plan, socket, handle } of sockets.values()) {
+        // Closed while accepting pauses: the next keeper has its own.
+        if (isOpen(handle)) offer({ kind: "socket", plan, socket }, handle);
+      }
       offer({ kind: "offered" });
       tell(running);
       next.start();
