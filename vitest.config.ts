@@ -2,6 +2,9 @@ import { defineConfig } from "vitest/config";
 
 const FOLDERS = "{base,model,proxy,sidecar,control,executor,bootstrap,cli,console,loadtest,test}";
 
+/** Real keepers and workers, killed and hung: they promise times, so nothing else runs beside them. */
+const PROCESSES = ["test/wire/agent/**/*.test.ts", "proxy/agent/keeper.test.ts"];
+
 /** Unit tests stand beside the code; the suites that cross folders live in test/. */
 export default defineConfig({
   test: {
@@ -10,13 +13,21 @@ export default defineConfig({
         test: {
           name: "unit",
           include: [`${FOLDERS}/**/*.test.ts`],
-          exclude: ["**/node_modules/**", "test/{contract,sim,wire,e2e}/**"],
+          exclude: ["**/node_modules/**", "test/{contract,sim,wire,e2e}/**", ...PROCESSES],
           testTimeout: 60_000, // Property tests on a busy machine; a hang is still found.
         },
       },
       { test: { name: "contract", include: ["test/contract/**/*.test.ts"], testTimeout: 30_000 } },
       { test: { name: "sim", include: ["test/sim/**/*.test.ts"], testTimeout: 60_000 } },
-      { test: { name: "wire", include: ["test/wire/**/*.test.ts"], testTimeout: 30_000 } },
+      {
+        test: {
+          name: "wire",
+          include: ["test/wire/**/*.test.ts"],
+          exclude: PROCESSES,
+          testTimeout: 30_000,
+        },
+      },
+      { test: { name: "processes", include: PROCESSES, testTimeout: 90_000, fileParallelism: false } },
       {
         test: {
           name: "e2e",

@@ -85,7 +85,7 @@ function findProcesses(state: string, name: string): { pid: number; command: str
     .filter((pid) => pid !== process.pid && pid !== process.ppid && belongs(pid, state, name))
     .map((pid) => ({
       pid,
-      command: read(`/proc/${pid}/cmdline`).replaceAll("\0", " ").trim().slice(0, 200),
+      command: read(`/proc/${pid}/cmdline`).replaceAll("\0", " ").trim().slice(0, 1000),
     }));
 }
 

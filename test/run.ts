@@ -16,7 +16,7 @@ const GATES = [
   ["types", ["npm", "run", "--silent", "types"]],
   ["dead code", ["npm", "run", "--silent", "dead"]],
 ] as const;
-const SUITES = ["unit", "contract", "sim", "wire", "e2e"] as const;
+const SUITES = ["unit", "contract", "sim", "wire", "processes", "e2e"] as const;
 /** No single step may take longer, in milliseconds. */
 const STEP_MS_MAX = 15 * 60_000;
 

@@ -32,7 +32,10 @@ export class PressureMonitor implements Pressure, Disposable {
       const sample = { memoryShare: memory.share(), lagMs: this.#lagMs };
       const level = pressureLevel(sample, this.level, policy);
       if (level === this.level) return;
-      log.warn({ ...sample, level, before: this.level }, "pressure: which requests are taken on has changed");
+      log.warn(
+        { ...sample, pressure: level, before: this.level },
+        "pressure: which requests are taken on has changed",
+      );
       this.level = level;
     });
   }

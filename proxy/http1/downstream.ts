@@ -76,12 +76,11 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     return this.#state === STATE.head || this.#state === STATE.linger;
   }
 
-  /** Ends as soon as what is being served is done; at once when nothing is. */
+  /** Ends as soon as what is being served is done. */
   retire(): void {
     this.#closeAfter = true;
     if (this.#state !== STATE.head || this.#pieces !== undefined) return;
-    if (this.#served) return this.#linger();
-    // Accepted a moment ago: its first request may be on its way, and nobody expects to lose that one.
+    // A request may be on its way, and a client that may not send it twice would lose it: it is told by the answer.
     const { clock, limits, wheel } = this.#listener.context;
     this.#dueMs = Math.min(this.#dueMs, clock.nowMs() + limits.lingerTimeoutMs);
     wheel.watch(this, this.#dueMs);
