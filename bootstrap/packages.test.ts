@@ -19,7 +19,7 @@ test("only root needs what isolates instances, only the shop needs Python", () =
     missingPrograms({ isRoot, shop, path: path.folder }).map(({ program }) => program);
   expect(missing(false, false)).toEqual([]);
   expect(missing(false, true)).toEqual(["python3"]);
-  expect(missing(true, false)).toEqual(["setpriv", "nsenter", "ip"]);
+  expect(missing(true, false)).toEqual(["setpriv", "nsenter", "ip", "iptables"]);
 });
 
 test("what the tests compare with is asked for by the tests alone", () => {

@@ -9,6 +9,7 @@ const PROGRAMS = [
   { program: "setpriv", debian: "util-linux", need: "root" },
   { program: "nsenter", debian: "util-linux", need: "root" },
   { program: "ip", debian: "iproute2", need: "root" },
+  { program: "iptables", debian: "iptables", need: "root" },
   { program: "python3", debian: "python3", need: "shop" },
   { program: "nginx", debian: "nginx-light", need: "tests" },
   { program: "haproxy", debian: "haproxy", need: "tests" },

@@ -1,6 +1,13 @@
 import { type CallLimits, policyOfCall } from "../model/call-limits.ts";
 import { canonicalJson } from "../model/canonical.ts";
-import { ClusterPolicy, type Cluster, type Endpoint, type Protocol, type Split } from "../model/mesh.ts";
+import {
+  ClusterPolicy,
+  type Cluster,
+  type Endpoint,
+  type Protocol,
+  type ProxyProtocol,
+  type Split,
+} from "../model/mesh.ts";
 import { Port, serviceAddress } from "../model/names.ts";
 import type { FormationRecord } from "../model/release.ts";
 import { addressOf, healthOf, wantedOf, type HostVoice, type Wanted } from "./facts.ts";
@@ -21,10 +28,13 @@ export function clusterOf(
       : wantedOf(world, formation, service);
   const spec = wanted.kind === "known" ? wanted.stable.service.spec : records[0]?.spec;
   const sticky = formation?.services[service]?.sticky;
+  const protocol = spec?.protocol ?? "http";
+  // While a service changes from HTTP/1.1 to HTTP/2, instances of the other kind cannot be served anyway.
+  const plain = protocol === "http2" || protocol === "grpc";
   return {
     name: serviceAddress(service, formation?.name ?? records[0]?.formation ?? ""),
-    protocol: spec?.protocol ?? "http",
-    endpoints,
+    protocol,
+    endpoints: plain ? endpoints.map(({ proxyProtocol: _told, ...endpoint }) => endpoint) : endpoints,
     split: splitOf(wanted, endpoints),
     ...(sticky === undefined ? {} : { sticky }),
     policy: DEFAULT_POLICY,
@@ -42,7 +52,14 @@ function endpointsOf(records: readonly InstanceRecord[], voices: ReadonlyMap<str
     const address = addressOf(record);
     if (record.want !== "run" || address === undefined) continue;
     const health = healthOf(record, voices.get(record.hostId) ?? "unknown");
-    const endpoint = { id: record.id, host: address.host, port: address.port, release: record.release };
+    const { proxyProtocol } = record.spec;
+    const endpoint = {
+      id: record.id,
+      host: address.host,
+      port: address.port,
+      release: record.release,
+      ...(proxyProtocol === undefined ? {} : { proxyProtocol }),
+    };
     if (health === "ready") ready.push(endpoint);
     if (health === "assumed") assumed.push(endpoint);
   }
@@ -85,6 +102,7 @@ export function egressCluster(
   address: string,
   protocol: Protocol,
   policy: ClusterPolicy | undefined,
+  proxyProtocol?: ProxyProtocol,
 ): Cluster {
   const colon = address.lastIndexOf(":");
   const host = address.slice(0, colon).replace(/^\[(.*)\]$/, "$1");
@@ -95,7 +113,15 @@ export function egressCluster(
     // A proxy refuses a configuration with an impossible port as a whole, so none goes out.
     endpoints:
       host !== "" && Port.safeParse(port).success
-        ? [{ id: `egress/${address}`, host, port, release: 0 }]
+        ? [
+            {
+              id: `egress/${address}`,
+              host,
+              port,
+              release: 0,
+              ...(proxyProtocol === undefined ? {} : { proxyProtocol }),
+            },
+          ]
         : [],
     split: [],
     policy: policy ?? DEFAULT_POLICY,

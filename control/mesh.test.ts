@@ -173,6 +173,28 @@ describe("edges", () => {
     ]);
   });
 
+  test("who expects a PROXY header is said endpoint by endpoint", () => {
+    const plain = release(1, { web: {} });
+    const web = plain.services["web"]!;
+    const told = { ...web.spec, proxyProtocol: "v1" as const };
+    const state = (protocol: "http" | "grpc") =>
+      world({
+        formations: [formation({ web: DESIRE })],
+        releases: [{ ...plain, services: { web: { ...web, spec: { ...told, protocol } } } }],
+        instances: [
+          instance("w1", { phase: "ready", spec: { ...told, protocol } }),
+          instance("w2", { phase: "ready", spec: web.spec }),
+        ],
+        hosts: [host("a")],
+      });
+    const versions = (protocol: "http" | "grpc") =>
+      buildMesh(state(protocol))
+        .clusters.get("web.shop")
+        ?.endpoints.map(({ proxyProtocol }) => proxyProtocol);
+    expect(versions("http")).toEqual(["v1", undefined]);
+    expect(versions("grpc")).toEqual([undefined, undefined]);
+  });
+
   test("a sidecar holds what its host's instances declare, draining ones included, and no more", () => {
     const scope = scopeOf(mesh, { kind: "sidecar", hostId: "b" });
     expect(scope.edges.map(({ id }) => id)).toEqual(["api.shop/db", "mailer.shop/smtp"]);

@@ -99,14 +99,14 @@ function edgesOf(
   const { service, formation } = parseServiceAddress(from, "");
   const edges = new Map<string, Edge>();
   for (const dependency of declaredBy(world, formations.get(formation), service, records)) {
-    const { name, port, protocol, address } = dependency;
+    const { name, port, protocol, address, proxyProtocol } = dependency;
     const id = `${from}/${name}`;
     if (edges.has(id)) continue;
     const target = address ?? dependency.target;
     if (address === undefined && !mayCall(world, formations, formation, target)) continue;
     const policy = policyOf(dependency);
     // A caller with limits of its own has a cluster of its own: the same endpoints under another policy.
-    const cluster = policy === undefined ? target : `${target}@${id}`;
+    const cluster = policy === undefined && proxyProtocol === undefined ? target : `${target}@${id}`;
     const { actions } = dependency;
     edges.set(id, {
       id,
@@ -119,7 +119,7 @@ function edgesOf(
     });
     if (clusters.has(cluster)) continue;
     if (address !== undefined) {
-      add(egressCluster(cluster, address, protocol, policy));
+      add(egressCluster(cluster, address, protocol, policy, proxyProtocol));
     } else {
       const shared = clusters.get(target) ?? { ...EMPTY, name: target, protocol };
       add({ ...shared, name: cluster, ...(policy === undefined ? {} : { policy }) });
@@ -137,6 +137,7 @@ interface Declared {
   readonly protocol: Edge["protocol"];
   readonly target: string;
   readonly address: string | undefined;
+  readonly proxyProtocol: Endpoint["proxyProtocol"];
   readonly requestTimeoutMs: number | undefined;
   readonly retriesMax: number | undefined;
   readonly call: CallLimits | undefined;
@@ -176,6 +177,7 @@ function declaredIn(
       protocol,
       target: more?.target ?? serviceAddress(service, formation),
       address: more?.address,
+      proxyProtocol: more?.address === undefined ? undefined : more.proxyProtocol,
       requestTimeoutMs: more?.requestTimeoutMs,
       retriesMax: more?.retriesMax,
       call: more?.call,
@@ -233,7 +235,8 @@ function sameEndpoints(a: readonly Endpoint[], b: readonly Endpoint[]): boolean 
         one.id === other?.id &&
         one.host === other.host &&
         one.port === other.port &&
-        one.release === other.release
+        one.release === other.release &&
+        one.proxyProtocol === other.proxyProtocol
       );
     })
   );

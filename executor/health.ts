@@ -1,7 +1,7 @@
 import http from "node:http";
 import net from "node:net";
 import { errnoOf, messageOf } from "../base/errors.ts";
-import type { HealthCheck } from "../model/run-spec.ts";
+import type { HealthCheck, RunSpec } from "../model/run-spec.ts";
 import type { Driver } from "./driver.ts";
 import { explainRefused } from "./explain.ts";
 
@@ -14,6 +14,8 @@ export interface CheckResult {
 export interface CheckFacts {
   readonly instanceId: string;
   readonly health: HealthCheck;
+  /** Its connections begin with such a header. */
+  readonly proxyProtocol: RunSpec["proxyProtocol"];
   readonly driver: Pick<Driver, "prepared" | "listeners" | "exec">;
   /** For `command`: where and how it runs. */
   readonly folder: string;
@@ -21,6 +23,12 @@ export interface CheckFacts {
   /** No answer for this long is a failure, in milliseconds. */
   readonly timeoutMs: number;
 }
+
+/** PROXY headers of somebody who asks for himself, as Latin-1 (HAProxy, proxy-protocol.txt). */
+const OWN_HEADERS = {
+  v1: "PROXY UNKNOWN\r\n",
+  v2: "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+} as const;
 
 /** Asks the instance once whether it is ready; never throws. */
 export async function checkHealth(facts: CheckFacts): Promise<CheckResult> {
@@ -30,10 +38,11 @@ export async function checkHealth(facts: CheckFacts): Promise<CheckResult> {
   const prepared = driver.prepared(instanceId);
   if (prepared?.address === undefined) return { ok: true, detail: "" }; // It listens nowhere: nothing to ask.
   const { address, bindHost } = prepared;
+  const header = facts.proxyProtocol === undefined ? "" : OWN_HEADERS[facts.proxyProtocol];
   const result =
     health.kind === "http"
-      ? await checkHttp(address, health.path, facts.timeoutMs)
-      : await checkTcp(address, facts.timeoutMs);
+      ? await checkHttp(address, health.path, facts.timeoutMs, header)
+      : await checkTcp(address, facts.timeoutMs, header);
   if (!("refused" in result)) return result;
   return { ok: false, detail: explainRefused(address, bindHost, await driver.listeners(instanceId)) };
 }
@@ -44,6 +53,7 @@ function checkHttp(
   { host, port }: { host: string; port: number },
   path: string,
   timeoutMs: number,
+  header: string,
 ): Promise<Answer> {
   const asked = `GET ${path} on port ${port}`;
   return new Promise((resolve) => {
@@ -52,7 +62,8 @@ function checkHttp(
         host,
         port,
         path,
-        agent: false,
+        // With an agent, Node does not ask for a connection.
+        ...(header === "" ? { agent: false } : { createConnection: () => connectWith(header, host, port) }),
         headers: { host: `localhost:${port}`, "user-agent": "gilliam-health" },
       },
       (response) => {
@@ -81,7 +92,17 @@ function checkHttp(
   });
 }
 
-function checkTcp({ host, port }: { host: string; port: number }, timeoutMs: number): Promise<Answer> {
+function connectWith(header: string, host: string, port: number): net.Socket {
+  const socket = net.connect({ host, port });
+  socket.write(header, "latin1");
+  return socket;
+}
+
+function checkTcp(
+  { host, port }: { host: string; port: number },
+  timeoutMs: number,
+  header: string,
+): Promise<Answer> {
   const asked = `connecting to port ${port}`;
   return new Promise((resolve) => {
     const socket = net.connect({ host, port });
@@ -91,7 +112,8 @@ function checkTcp({ host, port }: { host: string; port: number }, timeoutMs: num
     });
     socket.on("connect", () => {
       resolve({ ok: true, detail: "" });
-      socket.destroy();
+      if (header !== "") socket.write(header, "latin1");
+      socket.destroySoon();
     });
     socket.on("error", (error) => resolve(explainError(error, asked)));
   });

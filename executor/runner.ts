@@ -346,6 +346,7 @@ export class Runner {
     const result = await checkHealth({
       instanceId: this.instanceId,
       health: this.spec.health,
+      proxyProtocol: this.spec.proxyProtocol,
       driver,
       folder,
       environment: this.spec.health.kind === "command" ? this.#environment(folder) : {},

@@ -11,7 +11,7 @@ export function checkProtocols({ services, formation }: Outline, problem: Report
   for (const { name, protocol, kind } of services) {
     if (protocol !== undefined && kind === "process") said.set(name, protocol);
   }
-  return services.flatMap((service) =>
+  const problems = services.flatMap((service) =>
     service.dependencies.flatMap(({ name, path, protocol, external }) => {
       const target = parseServiceAddress(name, formation ?? "");
       const local = target.formation === (formation ?? "") && !external;
@@ -26,6 +26,37 @@ export function checkProtocols({ services, formation }: Outline, problem: Report
       return [problem([...path, "protocol"], what)];
     }),
   );
+  return [...problems, ...services.flatMap((service) => checkProxyProtocol(service, said, problem))];
+}
+
+/** A connection with a PROXY header is one client's; one of HTTP/2 is shared by all of them. */
+function checkProxyProtocol(
+  { name, path, fields, port, dependencies }: ServiceOutline,
+  said: ReadonlyMap<string, string>,
+  problem: Report,
+): string[] {
+  const shared = (protocol: string | undefined) => protocol === "http2" || protocol === "grpc";
+  const why = (protocol: string | undefined) =>
+    `goes with http and tcp only: a connection of ${protocol} is shared by many clients, and its header can name only one`;
+  const problems: string[] = [];
+  if (fields.has("proxyProtocol")) {
+    const at = [...path, "proxyProtocol"];
+    if (port === undefined)
+      problems.push(problem(at, "needs `port`: where the header is expected", { target: "key" }));
+    else if (shared(said.get(name))) problems.push(problem(at, why(said.get(name)), { target: "key" }));
+  }
+  for (const dependency of dependencies) {
+    if (!dependency.proxyProtocol) continue;
+    const at = [...dependency.path, "proxyProtocol"];
+    if (!dependency.external) {
+      const what =
+        "goes with `address` only; a service says itself what it expects, with `proxyProtocol` of its own";
+      problems.push(problem(at, what, { target: "key" }));
+    } else if (shared(dependency.protocol)) {
+      problems.push(problem(at, why(dependency.protocol), { target: "key" }));
+    }
+  }
+  return problems;
 }
 
 /** One problem a cycle, at the dependency that closes it. A cycle with an optional dependency in it is no cycle. */

@@ -35,6 +35,7 @@ export interface DependencyOutline {
   readonly protocol: string | undefined;
   readonly optional: boolean;
   readonly external: boolean;
+  readonly proxyProtocol: boolean;
 }
 
 export function outlineOf(value: unknown): Outline {
@@ -80,6 +81,7 @@ function dependencyOutline(path: Path, name: string, value: unknown): Dependency
     protocol: textOf(mapping.get("protocol")),
     optional: mapping.get("optional") === true,
     external: mapping.has("address"),
+    proxyProtocol: mapping.has("proxyProtocol"),
   };
 }
 

@@ -249,6 +249,23 @@ describe("across services", () => {
       "`c` speaks grpc; use that, or say `protocol: http2` at `c`",
     ],
     [
+      three("protocol: grpc, proxyProtocol: v1", "", ""),
+      "goes with http and tcp only: a connection of grpc is shared by many clients",
+    ],
+    [
+      three("proxyProtocol: v1", "dependencies: {a: {port: 9, protocol: http2}}", ""),
+      "processes.a.proxyProtocol: goes with http and tcp only: a connection of http2",
+    ],
+    [
+      three('dependencies: {m: {port: 9, protocol: grpc, address: "m.x:1", proxyProtocol: v2}}', "", ""),
+      "processes.a.dependencies.m.proxyProtocol: goes with http and tcp only",
+    ],
+    [
+      three("dependencies: {b: {port: 9, proxyProtocol: v2}}", "", ""),
+      "processes.a.dependencies.b.proxyProtocol: goes with `address` only; a service says itself",
+    ],
+    [three("proxyProtocol: v3", "", ""), "must be one of v1, v2"],
+    [
       three("protocol: tcp, edge: [h.x]", "", ""),
       "the process speaks tcp, and a public host name needs http",
     ],

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { parseDurationMs } from "../base/units.ts";
 import { callKeys } from "./call-limits.ts";
 import { EdgeMapping, EdgeText, callActions } from "./manifest-route.ts";
-import { Protocol } from "./mesh.ts";
+import { Protocol, ProxyProtocol } from "./mesh.ts";
 import { NAME_PATTERN, NAME_RULE } from "./names.ts";
 
 /**
@@ -34,6 +34,10 @@ const filled = (what: string) => {
 
 const protocol = z.enum(Protocol.options, {
   error: `must be one of ${Protocol.options.join(", ")}`,
+});
+
+const proxyProtocol = z.enum(ProxyProtocol.options, {
+  error: `must be one of ${ProxyProtocol.options.join(", ")}`,
 });
 
 /** `KEY: value`; numbers and booleans become the text that was written. */
@@ -84,6 +88,9 @@ export const DependencyMapping = z.strictObject(
       )
       .optional()
       .describe("An external host and port: declared egress."),
+    proxyProtocol: proxyProtocol
+      .optional()
+      .describe("With `address`: connections begin with a header of the PROXY protocol, v1 or v2."),
     ...callActions,
   },
   { error: "must be a local port, like 7001, or a mapping with `port`" },
@@ -136,6 +143,9 @@ export const ProcessSpec = z.strictObject(
       .describe("Replaces the language's own install step (npm ci, pip)."),
     port: port.optional().describe("Where it listens; also in $PORT."),
     protocol: protocol.optional().describe("How it speaks. Default: http."),
+    proxyProtocol: proxyProtocol
+      .optional()
+      .describe("It expects a header of the PROXY protocol, v1 or v2, on every connection to its port."),
     instances: instances.optional().describe("Running copies. Default: 1."),
     health: z
       .string({ error: HEALTH_RULE })

@@ -9,6 +9,10 @@ import { RouteActions, RouteMatch } from "./route.ts";
 export const Protocol = z.enum(["http", "http2", "grpc", "tcp"]);
 export type Protocol = z.infer<typeof Protocol>;
 
+/** Version of the PROXY protocol, which tells the client's address (HAProxy, proxy-protocol.txt). */
+export const ProxyProtocol = z.enum(["v1", "v2"]);
+export type ProxyProtocol = z.infer<typeof ProxyProtocol>;
+
 export const Endpoint = z.strictObject({
   /** The instance's id; unique in the mesh. */
   id: z.string().min(1),
@@ -17,6 +21,8 @@ export const Endpoint = z.strictObject({
   port: z.int().min(1).max(65_535),
   /** The release whose instance this is; 0 where there is none (declared egress). */
   release: z.int().min(0),
+  /** It expects every connection to begin with a header of the PROXY protocol that names the client. */
+  proxyProtocol: ProxyProtocol.optional(),
 });
 export type Endpoint = z.infer<typeof Endpoint>;
 

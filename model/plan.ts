@@ -81,6 +81,7 @@ function specDifferences(before: RunSpec, after: RunSpec): string[] {
     ...difference("command", before.command, after.command),
     ...difference("port", textOf(before.port), textOf(after.port)),
     ...difference("protocol", before.protocol, after.protocol),
+    ...difference("proxyProtocol", before.proxyProtocol, after.proxyProtocol),
     ...difference("health", healthText(before.health), healthText(after.health)),
     ...difference("resources.cpu", textOf(before.resources.cpu), textOf(after.resources.cpu)),
     ...difference(
@@ -120,6 +121,7 @@ function policyDifferences(
     ["retries", ({ retriesMax }) => textOf(retriesMax)],
     ["call", ({ call }) => (call === undefined ? undefined : callLimitsText(call))],
     ["address", ({ address }) => address],
+    ["proxyProtocol", ({ proxyProtocol }) => proxyProtocol],
     ["actions", ({ actions }) => (actions === undefined ? undefined : actionTexts(actions).join("; "))],
   ];
   return rows.flatMap(([field, read]) => {

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { CallLimits } from "./call-limits.ts";
+import { ProxyProtocol } from "./mesh.ts";
 import { Name } from "./names.ts";
 import { RouteActions, RouteMatch } from "./route.ts";
 import { RunSpec } from "./run-spec.ts";
@@ -21,6 +22,8 @@ export const ReleaseDependency = z.strictObject({
   target: z.string().optional(),
   /** `api.stripe.com:443`: declared egress. */
   address: z.string().optional(),
+  /** What the other end of such egress expects. */
+  proxyProtocol: ProxyProtocol.optional(),
   optional: z.boolean(),
   requestTimeoutMs: z.int().optional(),
   retriesMax: z.int().optional(),

@@ -117,6 +117,7 @@ function resolveProcess(name: string, spec: ProcessSpec, input: ResolveInput): R
       ...(spec.command === undefined ? {} : { command: spec.command }),
       ...(spec.port === undefined ? {} : { port: spec.port }),
       protocol: protocolOf(name, spec, manifest),
+      ...(spec.proxyProtocol === undefined ? {} : { proxyProtocol: spec.proxyProtocol }),
       health: healthOf(spec),
       resources: resourcesOf(spec.resources),
       environment: textsOf(spec.environment),
@@ -191,6 +192,7 @@ function resolveDependency(
     ...(mapping.address === undefined
       ? { target: serviceAddress(target.service, target.formation) }
       : { address: mapping.address }),
+    ...(mapping.proxyProtocol === undefined ? {} : { proxyProtocol: mapping.proxyProtocol }),
     optional,
     ...(mapping.timeout === undefined
       ? {}

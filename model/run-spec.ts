@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Protocol } from "./mesh.ts";
+import { Protocol, ProxyProtocol } from "./mesh.ts";
 import { Digest, Name, Port } from "./names.ts";
 
 /** How one service of one release runs: all that an executor needs, nothing it must look up. */
@@ -74,6 +74,8 @@ export const RunSpec = z.strictObject({
   /** The declared port; also $PORT where instances have a network of their own. Absent: listens nowhere. */
   port: Port.optional(),
   protocol: Protocol,
+  /** Connections to its port begin with such a header. */
+  proxyProtocol: ProxyProtocol.optional(),
   health: HealthCheck,
   resources: Resources,
   /** Plain variables from the manifest. Secrets are in `secrets`. */

@@ -59,7 +59,7 @@ export class Attempt implements UpstreamUser {
       this.#upstream = stream;
       return stream.ready;
     }
-    const idle = freshOnly ? undefined : Http1Upstream.takeIdle(endpoint, context);
+    const idle = freshOnly ? undefined : Http1Upstream.takeIdle(endpoint, context, this);
     if (idle === undefined) {
       this.#upstream = Http1Upstream.connect(endpoint, context, this);
       return false;

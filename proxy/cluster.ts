@@ -1,6 +1,6 @@
 import net from "node:net";
 import type { Random } from "../base/random.ts";
-import type { Cluster, ClusterPolicy, Endpoint, Protocol } from "../model/mesh.ts";
+import type { Cluster, ClusterPolicy, Endpoint, Protocol, ProxyProtocol } from "../model/mesh.ts";
 import { Admission } from "./admission.ts";
 import { pickLeastRequest, pickRoundRobin } from "./balancer.ts";
 import type { Timed } from "./deadlines.ts";
@@ -37,6 +37,8 @@ export class EndpointState {
   readonly port: number;
   readonly release: number;
   readonly cluster: ClusterState;
+  /** It expects a PROXY header at the beginning of every connection. */
+  readonly proxyProtocol: ProxyProtocol | undefined;
   /** What declared egress needs as Host; empty for instances, which get the client's. */
   readonly hostField: string;
   /** Requests and TCP connections being served: only a lease changes it. */
@@ -58,6 +60,7 @@ export class EndpointState {
     this.host = endpoint.host;
     this.port = endpoint.port;
     this.release = endpoint.release;
+    this.proxyProtocol = endpoint.proxyProtocol;
     this.cluster = cluster;
     const named = net.isIP(endpoint.host) === 0 && endpoint.host !== "localhost";
     this.hostField = !named ? "" : endpoint.port === 80 ? endpoint.host : `${endpoint.host}:${endpoint.port}`;
@@ -159,7 +162,8 @@ export class ClusterState implements Timed {
         old !== undefined &&
         old.host === endpoint.host &&
         old.port === endpoint.port &&
-        old.release === endpoint.release;
+        old.release === endpoint.release &&
+        old.proxyProtocol === endpoint.proxyProtocol;
       endpoints.set(endpoint.id, same ? old : new EndpointState(endpoint, this));
     }
     const removed = Array.from(before.values()).filter((old) => endpoints.get(old.id) !== old);

@@ -99,6 +99,8 @@ export interface AccessEvent {
   readonly host: string;
   /** Calling service, or `edge`. */
   readonly from: string;
+  /** The client's address, as a PROXY header says it where one is read. */
+  readonly client: string;
   /** Empty when none was found. */
   readonly cluster: string;
   /** Instance id of the last endpoint tried, or empty. */

@@ -20,6 +20,7 @@ export function recordExchange(exchange: Exchange): void {
     path: exchange.clientTarget === "" ? request.target : exchange.clientTarget,
     host: request.host,
     from: origin.from,
+    client: request.client.address,
     cluster: binding?.cluster ?? "",
     endpoint: endpoint?.id ?? "",
     release,
@@ -37,6 +38,7 @@ export function recordExchange(exchange: Exchange): void {
 export function recordRefusal(
   context: EngineContext,
   listener: { readonly id: string; readonly from: string },
+  client: string,
   reason: FailureCode,
   requestId: string,
   about: Partial<Pick<AccessEvent, "method" | "path" | "host" | "durationMs">> = {},
@@ -49,6 +51,7 @@ export function recordRefusal(
     path: "",
     host: "",
     from: listener.from,
+    client,
     cluster: "",
     endpoint: "",
     release: 0,

@@ -2,6 +2,7 @@ import net from "node:net";
 import { AcceptPause, SOCKETS_DOWNSTREAM_SHARE } from "./accept-pause.ts";
 import { Binding } from "./binding.ts";
 import { ClientCounts } from "./client-counts.ts";
+import { Client } from "./client.ts";
 import type { EngineContext } from "./context.ts";
 import type { EngineListener, ListenSource, ListenerSpec } from "./engine.ts";
 import type { ExchangeOrigin } from "./exchange.ts";
@@ -10,6 +11,7 @@ import { Http1Downstream } from "./http1/downstream.ts";
 import { Http2Downstream } from "./http2/downstream.ts";
 import { TrustedNetworks } from "./networks.ts";
 import { ProxyHeaderReader } from "./proxy-header.ts";
+import type { ProxyEnds } from "./proxy-protocol.ts";
 import { TcpSession } from "./tcp.ts";
 import type { HttpsRedirect } from "./tls/redirect.ts";
 import type { SecuredConnection } from "./tls/secured.ts";
@@ -166,13 +168,13 @@ export class Listener implements ExchangeOrigin {
     handshake: Connection,
     stream: TlsStream,
     secured: SecuredConnection,
-    client: string,
+    client: Client,
     http2: boolean,
   ): void {
     let connection: Connection;
     if (http2) {
       const wire = Wire.accept(stream, NOBODY, this.context.onFault);
-      const hopFields = this.hopFieldsFor(client, true);
+      const hopFields = this.hopFieldsFor(client.address, true);
       connection = new Http2Downstream(wire, this, client, hopFields, secured);
     } else connection = new Http1Downstream(stream, this, client, secured);
     this.replaceConnection(handshake, connection);
@@ -183,18 +185,22 @@ export class Listener implements ExchangeOrigin {
   serveBehindHeader(
     reader: Connection,
     handle: unknown,
-    client: string | undefined,
+    named: ProxyEnds | undefined,
     early: Buffer | undefined,
   ): void {
     const spec = this.#spec;
+    const client = new Client(handle, named);
+    const why = this.#crowding(client);
     try {
       if (spec.kind === "edge" && spec.tls !== undefined) {
         this.#connections.delete(reader);
-        this.#handshake(handle, spec.tls, false, client ?? addressOf(handle), early);
+        this.#handshake(handle, spec.tls, why !== "", client, early);
         return;
       }
       const connection = new Http1Downstream(handle, this, client);
       this.replaceConnection(reader, connection);
+      if (why !== "") return connection.turnAway("too_many_connections", why);
+      this.#clients?.enter(connection, client.address);
       if (early !== undefined) connection.onBytes(early, early.length);
       if (this.retiring) connection.retire();
     } catch (error) {
@@ -203,7 +209,7 @@ export class Listener implements ExchangeOrigin {
   }
 
   /** HTTP without TLS on a TLS port: says so, in the language it was asked in. */
-  refusePlain(handshake: Connection, handle: unknown, client: string): void {
+  refusePlain(handshake: Connection, handle: unknown, client: Client): void {
     const connection = new Http1Downstream(handle, this, client);
     this.replaceConnection(handshake, connection);
     connection.turnAway("bad_request", "this port speaks TLS, and the request came without");
@@ -267,42 +273,49 @@ export class Listener implements ExchangeOrigin {
     }
   }
 
-  /** Why no more clients are taken on, or not this one; empty when it is welcome. */
-  #crowded(handle: unknown): string {
+  /** Why no more clients are taken on; empty when there is room. */
+  #full(): string {
     const { limits, stats } = this.context;
-    const { connectionsPerListenerMax, connectionsPerClientMax, socketsMax } = limits;
+    const { connectionsPerListenerMax, socketsMax } = limits;
     if (this.#connections.size >= connectionsPerListenerMax) {
       return `this listener has ${connectionsPerListenerMax} open connections already`;
     }
     if (socketsMax !== 0 && stats.sockets > socketsMax * SOCKETS_DOWNSTREAM_SHARE) {
       return `this proxy has ${stats.sockets} of ${socketsMax} sockets open`;
     }
-    if (this.#clients !== undefined && this.#clients.count(addressOf(handle)) >= connectionsPerClientMax) {
-      return `this client has ${connectionsPerClientMax} open connections already`;
-    }
     return "";
+  }
+
+  /** Why this client gets no further connection; empty when it does. */
+  #crowding(client: Client): string {
+    if (this.#clients === undefined) return "";
+    const { connectionsPerClientMax } = this.context.limits;
+    if (this.#clients.count(client.address) < connectionsPerClientMax) return "";
+    return `this client has ${connectionsPerClientMax} open connections already`;
   }
 
   #serve(handle: unknown): void {
     const spec = this.#spec;
     this.context.stats.downstreamConnections += 1;
-    const why = this.#crowded(handle);
+    const full = this.#full();
+    if (this.#trusted !== undefined) return this.#awaitHeader(handle, this.#trusted, full !== "");
+    const client = new Client(handle, undefined, spec.kind === "local");
+    const why = full === "" ? this.#crowding(client) : full;
     const crowded = why !== "";
     if (spec.kind === "local" && spec.protocol === "tcp") {
-      const session = new TcpSession(handle, this);
+      const session = new TcpSession(handle, this, client);
       this.#connections.add(session);
       if (crowded) session.destroy();
       else session.begin();
       return;
     }
-    if (this.#trusted !== undefined) return this.#awaitHeader(handle, this.#trusted, crowded);
     if (spec.kind === "edge" && spec.tls !== undefined) {
-      return this.#handshake(handle, spec.tls, crowded, addressOf(handle), undefined);
+      return this.#handshake(handle, spec.tls, crowded, client, undefined);
     }
-    const connection = new Http1Downstream(handle, this);
+    const connection = new Http1Downstream(handle, this, client);
     this.#connections.add(connection);
     if (crowded) connection.turnAway("too_many_connections", why);
-    else this.#clients?.enter(connection, connection.peerAddress);
+    else this.#clients?.enter(connection, client.address);
   }
 
   #awaitHeader(handle: unknown, trusted: TrustedNetworks, crowded: boolean): void {
@@ -323,7 +336,7 @@ export class Listener implements ExchangeOrigin {
     handle: unknown,
     terminator: TlsTerminator,
     crowded: boolean,
-    client: string,
+    client: Client,
     early: Buffer | undefined,
   ): void {
     const { stats, limits, log } = this.context;
@@ -339,7 +352,7 @@ export class Listener implements ExchangeOrigin {
     }
     const handshake = terminator.begin(handle, this, served, client);
     this.#connections.add(handshake);
-    this.#clients?.enter(handshake, client);
+    this.#clients?.enter(handshake, client.address);
     handshake.start(early);
   }
 }

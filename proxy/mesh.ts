@@ -30,6 +30,9 @@ export function* problemSteps(config: MeshConfig): Steps<string | undefined> {
     if (sound.has(cluster)) continue;
     const ids = new Set(cluster.endpoints.map(({ id }) => id));
     if (ids.size !== cluster.endpoints.length) return `cluster "${cluster.name}" has an endpoint id twice`;
+    const told = cluster.endpoints.some(({ proxyProtocol }) => proxyProtocol !== undefined);
+    if (told && (cluster.protocol === "http2" || cluster.protocol === "grpc"))
+      return `cluster "${cluster.name}" speaks ${cluster.protocol}, whose connections are shared by many clients: no PROXY header can name one`;
     const releases = new Set(cluster.split.map(({ release }) => release));
     if (releases.size !== cluster.split.length)
       return `the split of cluster "${cluster.name}" names a release twice`;

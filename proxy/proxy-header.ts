@@ -60,7 +60,7 @@ export class ProxyHeaderReader implements Connection, Timed {
         this.#leave();
         const rest = this.#bytes.subarray(header.size);
         const early = rest.length > 0 ? rest : undefined;
-        this.#listener.serveBehindHeader(this, this.#handle, header.source?.address, early);
+        this.#listener.serveBehindHeader(this, this.#handle, header.source, early);
       }
     }
   }

@@ -28,7 +28,7 @@ test.for([
   ["PROXY UNKNOWN ffff::1 anything 9 9\r\n", undefined, undefined, 36],
 ] as const)("%j names %s", ([sent, address, port, size]) => {
   const source = address === undefined ? undefined : { address, port };
-  expect(parseProxyHeader(text(sent))).toEqual({ kind: "whole", size, source });
+  expect(parseProxyHeader(text(sent))).toMatchObject({ kind: "whole", size, source });
 });
 
 test.for([
@@ -66,7 +66,7 @@ test.for([
   },
 ])("version 2: $what", ({ header, source }) => {
   const sent = Buffer.concat([header, text("GET")]);
-  expect(parseProxyHeader(sent)).toEqual({ kind: "whole", size: header.length, source });
+  expect(parseProxyHeader(sent)).toMatchObject({ kind: "whole", size: header.length, source });
 });
 
 test.for([

@@ -3,10 +3,12 @@
  * (HAProxy, proxy-protocol.txt). Pure. Strict: what is not exactly as written there is refused.
  */
 
-/** Who the client is, where the header says so. */
-export interface ProxySource {
+/** The two ends of a client's connection: the client's, and the one it connected to. */
+export interface ProxyEnds {
   readonly address: string;
   readonly port: number;
+  readonly ownAddress: string;
+  readonly ownPort: number;
 }
 
 export type ProxyHeader =
@@ -14,12 +16,12 @@ export type ProxyHeader =
   | { readonly kind: "more" }
   | { readonly kind: "bad"; readonly problem: string }
   /** `size` bytes belong to it. Without a source it speaks for itself (LOCAL, UNKNOWN): the connection's address holds. */
-  | { readonly kind: "whole"; readonly size: number; readonly source: ProxySource | undefined };
+  | { readonly kind: "whole"; readonly size: number; readonly source: ProxyEnds | undefined };
 
 const MORE: ProxyHeader = { kind: "more" };
 /** With CR LF; section 2.1. */
 const V1_BYTES_MAX = 107;
-const V2_SIGNATURE = Buffer.from("\r\n\r\n\0\r\nQUIT\n", "latin1");
+export const V2_SIGNATURE: Buffer = Buffer.from("\r\n\r\n\0\r\nQUIT\n", "latin1");
 const V2_FIXED_BYTES = 16;
 /** Of addresses and TLVs. The format allows 65,535; addresses of Unix sockets, the longest, take 216. */
 const V2_REST_BYTES_MAX = 2_048;
@@ -56,9 +58,15 @@ function parseV1(bytes: Buffer): ProxyHeader {
   const check = family === "TCP4" ? isIPv4 : family === "TCP6" ? isIPv6 : undefined;
   if (check === undefined) return bad("its family is neither TCP4, TCP6 nor UNKNOWN");
   const port = parsePort(sourcePort);
-  const whole = more.length === 0 && port !== undefined && parsePort(destinationPort) !== undefined;
-  if (!whole || !check(source) || !check(destination)) return bad("its addresses or ports are malformed");
-  return { kind: "whole", size, source: { address: source!, port } };
+  const ownPort = parsePort(destinationPort);
+  const whole = more.length === 0 && check(source) && check(destination);
+  if (!whole || port === undefined || ownPort === undefined)
+    return bad("its addresses or ports are malformed");
+  return {
+    kind: "whole",
+    size,
+    source: { address: source!, port, ownAddress: destination!, ownPort },
+  };
 }
 
 function parsePort(text: string | undefined): number | undefined {
@@ -108,17 +116,28 @@ function parseV2(bytes: Buffer): ProxyHeader {
   return { kind: "whole", size, source: v2Source(bytes, family) };
 }
 
-function v2Source(bytes: Buffer, family: number): ProxySource | undefined {
+function v2Source(bytes: Buffer, family: number): ProxyEnds | undefined {
   if (family === 1) {
-    return { address: bytes.subarray(16, 20).join("."), port: bytes.readUInt16BE(24) };
+    return {
+      address: bytes.subarray(16, 20).join("."),
+      port: bytes.readUInt16BE(24),
+      ownAddress: bytes.subarray(20, 24).join("."),
+      ownPort: bytes.readUInt16BE(26),
+    };
   }
   if (family !== 2) return undefined;
-  const groups = Array.from({ length: 8 }, (_, index) => bytes.readUInt16BE(16 + index * 2).toString(16));
-  return { address: shortest(groups), port: bytes.readUInt16BE(48) };
+  const v6 = (from: number) =>
+    shortest(Array.from({ length: 8 }, (_, index) => bytes.readUInt16BE(from + index * 2).toString(16)));
+  return {
+    address: v6(16),
+    port: bytes.readUInt16BE(48),
+    ownAddress: v6(32),
+    ownPort: bytes.readUInt16BE(50),
+  };
 }
 
 /** The longest run of zero groups becomes `::` (RFC 5952 4.2). */
-function shortest(groups: readonly string[]): string {
+export function shortest(groups: readonly string[]): string {
   let best = { from: 0, length: 0 };
   for (let from = 0; from < groups.length; from += 1) {
     let length = 0;

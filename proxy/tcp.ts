@@ -1,4 +1,5 @@
 import { Lease } from "./balancer.ts";
+import type { Client } from "./client.ts";
 import type { ClusterState, EndpointState } from "./cluster.ts";
 import type { Timed } from "./deadlines.ts";
 import { type FailureCode } from "./failure.ts";
@@ -21,6 +22,7 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
   wheelPrevious: Timed | undefined;
   wheelTick = -1;
   readonly #listener: Listener;
+  readonly #who: Client;
   readonly #client: Wire;
   readonly #lease = new Lease();
   readonly #startedMs: number;
@@ -36,8 +38,9 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
   #waitCode: FailureCode = "no_cluster";
   #clientEnded = false;
 
-  constructor(handle: unknown, listener: Listener) {
+  constructor(handle: unknown, listener: Listener, client: Client) {
     this.#listener = listener;
+    this.#who = client;
     this.#startedMs = listener.context.clock.nowMs();
     this.#client = Wire.accept(handle, this, listener.context.onFault);
     this.#client.pause();
@@ -140,6 +143,8 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
     this.#dueMs = Infinity;
     this.#dialer = undefined;
     this.#cluster!.noteSuccess(endpoint, context.clock.nowMs());
+    const { proxyProtocol } = endpoint;
+    if (proxyProtocol !== undefined) upstream.writeText(this.#who.proxyHeader(proxyProtocol));
     const { idleTimeoutMs } = this.#cluster!.policy;
     this.#tunnel = new Tunnel(this.#client, upstream, context, idleTimeoutMs, () => {
       this.#releaseConnection();
@@ -217,6 +222,7 @@ export class TcpSession implements WireUser, Connection, Timed, Waiter {
       path: "",
       host: "",
       from,
+      client: this.#who.address,
       cluster: this.#clusterName,
       endpoint: this.#endpoint?.id ?? "",
       release: this.#endpoint?.release ?? 0,

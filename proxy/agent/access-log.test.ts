@@ -22,6 +22,7 @@ const event = (change: Partial<AccessEvent> = {}): AccessEvent => ({
   path: "/",
   host: "shop.localhost",
   from: "edge",
+  client: "192.0.2.1",
   cluster: "web.shop",
   endpoint: "shop-web-r1-abcde",
   release: 1,

@@ -1,3 +1,4 @@
+import type { Client } from "../client.ts";
 import type { Timed } from "../deadlines.ts";
 import { Exchange } from "../exchange.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "../failure.ts";
@@ -58,15 +59,16 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   /** The client has ended its direction. */
   #ended = false;
 
-  /** `client` where its address is not the connection's; with `secured`, the handle is a TLS stream. */
-  constructor(handle: unknown, listener: Listener, client?: string, secured?: SecuredConnection) {
+  /** With `secured`, the handle is a TLS stream. */
+  constructor(handle: unknown, listener: Listener, client: Client, secured?: SecuredConnection) {
     const { context } = listener;
     this.#listener = listener;
     this.#wire = Wire.accept(handle, this, context.onFault);
-    this.peerAddress = client ?? this.#wire.peerAddress;
+    this.peerAddress = client.address;
     this.secured = secured;
     this.hopFields = listener.hopFieldsFor(this.peerAddress, secured !== undefined);
     this.#exchange = new Exchange(context, listener, this);
+    this.#exchange.request.client = client;
     this.#dueMs = context.clock.nowMs() + context.limits.headTimeoutMs;
     context.wheel.watch(this, this.#dueMs);
   }
@@ -331,11 +333,12 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
   /** The first bytes are HTTP/2's preface, which no request line can be: prior knowledge (RFC 9113, 3.3). */
   #becomeHttp2(bytes: Buffer, to: number): number {
     const { wheel } = this.#listener.context;
+    const { client } = this.#exchange.request;
     this.#state = STATE.closed;
     this.#dueMs = Infinity;
     wheel.forget(this);
     this.#exchange.forgetDeadlines();
-    const successor = new Http2Downstream(this.#wire, this.#listener, this.peerAddress, this.hopFields);
+    const successor = new Http2Downstream(this.#wire, this.#listener, client, this.hopFields);
     this.#listener.replaceConnection(this, successor);
     successor.onBytes(bytes, to);
     return to;
@@ -413,7 +416,7 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     this.#closeAfter = true;
     this.#writeRefusal(code, refusalText(code, problem, where), false);
     const durationMs = this.#headStartedMs === 0 ? 0 : context.clock.nowMs() - this.#headStartedMs;
-    recordRefusal(context, this.#listener, code, requestId, { durationMs });
+    recordRefusal(context, this.#listener, this.peerAddress, code, requestId, { durationMs });
     this.#linger();
   }
 

@@ -1,5 +1,6 @@
 import { latin1 } from "../bytes.ts";
 import { type Priority, parseGrpcTimeout, parsePriority, parseRequestDeadline } from "../call-fields.ts";
+import { type Client, NO_CLIENT } from "../client.ts";
 import type { FailureCode } from "../failure.ts";
 import type { EngineLimits } from "../limits.ts";
 import { NO_TRAILERS } from "../trailers.ts";
@@ -61,6 +62,8 @@ export class RequestHead {
   deadlineMs = Infinity;
   /** How much it matters to the caller; undefined: it did not say. */
   priority: Priority | undefined;
+  /** Who sent it: its connection sets this once. */
+  client: Client = NO_CLIENT;
   /** Why it was refused. */
   problem = "";
   failure: FailureCode = "bad_request";
@@ -69,7 +72,7 @@ export class RequestHead {
   /** Only of a remembered one: method, target, host and `fields` as the upstream gets them, in one flat string. */
   start = "";
 
-  /** Becomes equal to `other`. */
+  /** Becomes equal to `other`, but for who sent it. */
   take(other: RequestHead): void {
     this.method = other.method;
     this.idempotent = other.idempotent;

@@ -35,6 +35,8 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
   #dueMs = Infinity;
   /** Requests served before the one at hand. */
   #served = 0;
+  /** The PROXY header it begins with, for one client only; empty for nearly all. */
+  #introduction = "";
   #gotBytes = false;
   #interims = 0;
   #pieces: HeadPieces | undefined;
@@ -45,12 +47,17 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
   #reusable = false;
   #idleMs = 0;
 
-  /** The idle connection used last, or undefined. */
-  static takeIdle(endpoint: EndpointState, context: EngineContext): Http1Upstream | undefined {
+  /** The idle connection used last, of those that may carry `user`'s request, or undefined. */
+  static takeIdle(
+    endpoint: EndpointState,
+    context: EngineContext,
+    user: UpstreamUser,
+  ): Http1Upstream | undefined {
     if (endpoint.idle.length === 0) return undefined;
     const nowMs = context.wheel.coarseNowMs();
+    const introduction = introductionOf(user, endpoint);
     for (;;) {
-      const connection = endpoint.idle.pop() as Http1Upstream | undefined;
+      const connection = introduction === "" ? popAny(endpoint) : popIntroduced(endpoint, introduction);
       if (connection === undefined) return undefined;
       if (connection.#dueMs > nowMs && !connection.#wire.closed) return connection;
       connection.#close();
@@ -61,6 +68,10 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
   static connect(endpoint: EndpointState, context: EngineContext, exchange: UpstreamUser): Http1Upstream {
     const connection = new Http1Upstream(endpoint, context);
     connection.#exchange = exchange;
+    connection.#introduction = introductionOf(exchange, endpoint);
+    // One that waits for another client makes way.
+    if (endpoint.connections >= endpoint.cluster.policy.connectionsPerEndpointMax)
+      endpoint.idle[0]?.destroy();
     endpoint.connections += 1;
     context.stats.upstreamConnections += 1;
     connection.#dueMs = context.clock.nowMs() + endpoint.cluster.policy.connectTimeoutMs;
@@ -82,6 +93,11 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
     return this.#wire.writeText(lastChunk(trailers));
   }
 
+  /** The client it is for, where that is told; see `takeIdle`. */
+  get introduction(): string {
+    return this.#introduction;
+  }
+
   /** Out of the pool, into the hands of an exchange. */
   serve(exchange: UpstreamUser): void {
     this.#exchange = exchange;
@@ -97,7 +113,8 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
     last: boolean,
   ): boolean {
     const { request } = this.#exchange!;
-    const head = upstreamHeadText(request, host, hopFields, requestId);
+    let head = upstreamHeadText(request, host, hopFields, requestId);
+    if (this.#introduction !== "" && this.#served === 0) head = this.#introduction + head;
     this.#state = STATE.head;
     this.#dueMs = Infinity;
     this.#gotBytes = false;
@@ -402,3 +419,18 @@ export class Http1Upstream implements Upstream, WireUser, Timed {
 }
 
 const NO_BYTES = Buffer.alloc(0);
+
+/** What a connection for `user` must begin with. */
+function introductionOf(user: UpstreamUser, { proxyProtocol }: EndpointState): string {
+  return proxyProtocol === undefined ? "" : user.request.client.proxyHeader(proxyProtocol);
+}
+
+function popAny({ idle }: EndpointState): Http1Upstream | undefined {
+  return idle.pop() as Http1Upstream | undefined;
+}
+
+/** A connection speaks for the client it was introduced with, and for nobody else. */
+function popIntroduced({ idle }: EndpointState, introduction: string): Http1Upstream | undefined {
+  const at = (idle as Http1Upstream[]).findLastIndex((one) => one.introduction === introduction);
+  return at < 0 ? undefined : (idle.splice(at, 1)[0] as Http1Upstream);
+}

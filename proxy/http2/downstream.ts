@@ -1,3 +1,4 @@
+import type { Client } from "../client.ts";
 import type { Timed } from "../deadlines.ts";
 import { Exchange } from "../exchange.ts";
 import type { Downstream } from "../exchange.ts";
@@ -43,6 +44,7 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
   wheelNext: Timed | undefined;
   wheelPrevious: Timed | undefined;
   wheelTick = -1;
+  readonly client: Client;
   readonly peerAddress: string;
   readonly hopFields: string;
   readonly secured: SecuredConnection | undefined;
@@ -59,14 +61,15 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
   constructor(
     wire: Wire,
     listener: Listener,
-    client: string,
+    client: Client,
     hopFields: string,
     secured?: SecuredConnection,
   ) {
     const { context } = listener;
     this.listener = listener;
     this.hopFields = hopFields;
-    this.peerAddress = client;
+    this.client = client;
+    this.peerAddress = client.address;
     this.secured = secured;
     this.#wire = wire;
     this.#idleSinceMs = context.clock.nowMs();
@@ -164,7 +167,7 @@ export class Http2Downstream implements WireUser, ListenerConnection, Timed {
     const code = REFUSALS[error] ?? "bad_request";
     const requestId = context.newRequestId();
     context.log.debug({ code, requestId, listener: id, client: this.peerAddress }, reason);
-    recordRefusal(context, this.listener, code, requestId);
+    recordRefusal(context, this.listener, this.peerAddress, code, requestId);
   }
 
   /** Our last octets are written: ends our direction and gives the client a while to read them. */
@@ -199,6 +202,7 @@ class Http2Exchange implements Downstream {
     this.hopFields = parent.hopFields;
     this.secured = parent.secured;
     this.exchange = new Exchange(parent.listener.context, parent.listener, this);
+    this.exchange.request.client = parent.client;
   }
 
   begin(stream: Stream<Http2Exchange>, head: Head, endStream: boolean): void {
@@ -369,7 +373,7 @@ class Http2Exchange implements Downstream {
     const where = `${context.name}, ${kind} listener ${id}, from ${from}, client ${this.peerAddress}; request ${requestId}`;
     context.log.debug({ code, requestId, where }, problem);
     this.refuse(code, refusalText(code, problem, where));
-    recordRefusal(context, this.#parent.listener, code, requestId, {
+    recordRefusal(context, this.#parent.listener, this.peerAddress, code, requestId, {
       method,
       path,
       host: authority,

@@ -1,4 +1,5 @@
 import type tls from "node:tls";
+import type { Client } from "../client.ts";
 import type { Timed } from "../deadlines.ts";
 import type { Connection, Listener } from "../listener.ts";
 import { type HandshakeFailure, handshakeFailure } from "./reasons.ts";
@@ -21,7 +22,7 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
   wheelPrevious: Timed | undefined;
   wheelTick = -1;
   readonly idle = true;
-  readonly peerAddress: string;
+  readonly #client: Client;
   readonly #listener: Listener;
   readonly #terminator: TlsTerminator;
   readonly #stream: TlsStream;
@@ -35,13 +36,13 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
     listener: Listener,
     terminator: TlsTerminator,
     served: ServedCertificate,
-    peerAddress: string,
+    client: Client,
   ) {
     const { stats, clock, limits, wheel } = listener.context;
     this.#listener = listener;
     this.#terminator = terminator;
     this.#served = served;
-    this.peerAddress = peerAddress;
+    this.#client = client;
     stats.tls.handshaking += 1;
     this.#dueMs = clock.nowMs() + limits.tlsHandshakeTimeoutMs;
     wheel.watch(this, this.#dueMs);
@@ -83,9 +84,7 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
     this.#listener.context.stats.tls.secured(stream.protocol, stream.reused);
     this.#leave();
     const secured = new SecuredConnection(facts.hosts, this.#terminator.hstsField);
-    this.#guard(() =>
-      this.#listener.serveSecured(this, stream, secured, this.peerAddress, stream.alpn === "h2"),
-    );
+    this.#guard(() => this.#listener.serveSecured(this, stream, secured, this.#client, stream.alpn === "h2"));
   }
 
   onFailed(code: string): void {
@@ -95,7 +94,7 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
       // Not from within the call of Node's TLS, which is taken off the handle.
       this.#listener.context.clock.after(0, () => {
         const handle = this.#stream.surrender();
-        this.#guard(() => this.#listener.refusePlain(this, handle, this.peerAddress));
+        this.#guard(() => this.#listener.refusePlain(this, handle, this.#client));
       });
       return;
     }
@@ -119,7 +118,10 @@ export class TlsHandshake implements Connection, Timed, TlsStreamEvents {
   #fail(reason: HandshakeFailure, closed = true): void {
     const { stats, log } = this.#listener.context;
     stats.tls.failed(reason);
-    log.debug({ code: reason, listener: this.#listener.id, client: this.peerAddress }, "no TLS handshake");
+    log.debug(
+      { code: reason, listener: this.#listener.id, client: this.#client.address },
+      "no TLS handshake",
+    );
     this.#leave();
     if (closed) this.#listener.onConnectionClosed(this);
   }

@@ -1,6 +1,7 @@
 import { constants, randomBytes } from "node:crypto";
 import tls from "node:tls";
 import { UserError, messageOf } from "../../base/errors.ts";
+import type { Client } from "../client.ts";
 import type { Listener } from "../listener.ts";
 import {
   type CertificateFacts,
@@ -116,7 +117,7 @@ export class TlsTerminator {
    * Serves an accepted handle of `listener` once it is started, with `served` while no name is known.
    * Here, and not in the listener, so that only those load TLS who use it.
    */
-  begin(handle: unknown, listener: Listener, served: ServedCertificate, client: string): TlsHandshake {
+  begin(handle: unknown, listener: Listener, served: ServedCertificate, client: Client): TlsHandshake {
     return new TlsHandshake(handle, listener, this, served, client);
   }
 
