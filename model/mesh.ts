@@ -34,6 +34,12 @@ export type Split = z.infer<typeof Split>;
 export const OutlierPolicy = z.strictObject({
   /** Failures in a row (connect failures, resets, 5xx from the upstream) that eject an endpoint. */
   consecutiveFailuresMax: z.int().min(1).default(5),
+  /** Share of an endpoint's requests, 0 to 100, that may fail within `failureIntervalMs`; more eject it. 100: never. */
+  failurePercentMax: z.int().min(0).max(100).default(40),
+  /** Fewer requests than this within the interval say nothing about an endpoint. */
+  failureRequestsMin: z.int().min(1).default(20),
+  /** In milliseconds, from a failure on. */
+  failureIntervalMs: z.int().min(1).default(10_000),
   /** First ejection in milliseconds; grows with each further one. */
   ejectionMsBase: z.int().min(1).default(5_000),
   ejectionMsMax: z.int().min(1).default(60_000),

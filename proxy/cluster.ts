@@ -10,6 +10,7 @@ import {
   ejectionMs,
   freshOutlierState,
   noteFailure,
+  noteFailureShare,
   noteSuccess,
   reinstate,
 } from "./outlier.ts";
@@ -239,6 +240,7 @@ export class ClusterState implements Timed {
 
   noteSuccess(endpoint: EndpointState, nowMs: number): void {
     const { outlier } = endpoint;
+    outlier.requests += 1;
     if (outlier.failuresInRow !== 0 || outlier.ejections !== 0)
       noteSuccess(outlier, this.policy.outlier, nowMs);
   }
@@ -249,22 +251,28 @@ export class ClusterState implements Timed {
    */
   noteFailure(endpoint: EndpointState, reason: string, nowMs: number, unreachable = false): void {
     const policy = this.policy.outlier;
-    if (!noteFailure(endpoint.outlier, policy) || endpoint.removed) return;
-    const ejected = this.#whole.all.filter(({ outlier }) => outlier.ejectedUntilMs !== 0);
+    const { outlier } = endpoint;
+    const inRow = noteFailure(outlier, policy);
+    const often = noteFailureShare(outlier, policy, nowMs);
+    if ((!inRow && !often) || endpoint.removed) return;
+    const ejected = this.#whole.all.filter((other) => other.outlier.ejectedUntilMs !== 0);
     if (ejected.length >= ejectableCount(this.#whole.all.length, policy)) {
-      const answering = unreachable ? ejected.find(({ outlier }) => !outlier.unreachable) : undefined;
+      const answering = unreachable ? ejected.find((other) => !other.outlier.unreachable) : undefined;
       if (answering === undefined) return;
       reinstate(answering.outlier, nowMs);
     }
-    endpoint.outlier.unreachable = unreachable;
-    const durationMs = ejectionMs(endpoint.outlier.ejections, policy);
-    endpoint.outlier.ejections += 1;
-    endpoint.outlier.ejectedUntilMs = nowMs + durationMs;
-    endpoint.outlier.reason =
-      `${endpoint.outlier.failuresInRow} failures in a row, the last: ${reason}; ` +
-      `ejected for ${durationMs} ms (time ${endpoint.outlier.ejections})`;
+    outlier.unreachable = unreachable;
+    const durationMs = ejectionMs(outlier.ejections, policy);
+    outlier.ejections += 1;
+    outlier.ejectedUntilMs = nowMs + durationMs;
+    outlier.reason =
+      (inRow
+        ? `${outlier.failuresInRow} failures in a row`
+        : `${outlier.failures} of ${outlier.requests} requests failed`) +
+      `, the last: ${reason}; ` +
+      `ejected for ${durationMs} ms (time ${outlier.ejections})`;
     this.#regroup(this.#whole.all);
-    this.#events.watch(this, endpoint.outlier.ejectedUntilMs);
+    this.#events.watch(this, outlier.ejectedUntilMs);
     this.#events.onEjected(endpoint);
   }
 

@@ -1,6 +1,14 @@
 import { expect, test } from "vitest";
 import { OutlierPolicy } from "../model/mesh.ts";
-import { ejectableCount, ejectionMs, freshOutlierState, noteFailure, noteSuccess } from "./outlier.ts";
+import {
+  ejectableCount,
+  ejectionMs,
+  freshOutlierState,
+  noteFailure,
+  noteFailureShare,
+  noteSuccess,
+  reinstate,
+} from "./outlier.ts";
 
 const policy = OutlierPolicy.parse({ consecutiveFailuresMax: 3, ejectionMsBase: 100, ejectionMsMax: 1000 });
 
@@ -13,6 +21,31 @@ test("only failures in a row count", () => {
     false,
     true,
   ]);
+});
+
+test("too large a share of failures in an interval calls for ejection, however they are spread", () => {
+  const share = OutlierPolicy.parse({
+    failurePercentMax: 40,
+    failureRequestsMin: 10,
+    failureIntervalMs: 1_000,
+  });
+  const state = freshOutlierState();
+  const fail = (nowMs: number): boolean => noteFailureShare(state, share, nowMs);
+  const alternate = (times: number, nowMs: number): boolean[] =>
+    Array.from({ length: times }, () => {
+      const ejects = fail(nowMs);
+      state.requests += 1;
+      return ejects;
+    });
+  expect(alternate(6, 0)).toEqual([false, false, false, false, false, true]); // The eleventh request is the first failure of ten or more.
+  expect(alternate(5, 1_000)).not.toContain(true); // A new interval counts anew.
+  state.requests += 10;
+  expect(fail(1_999)).toBe(false); // 6 of 21.
+  state.ejectedUntilMs = 5_000;
+  for (let count = 0; count < 50; count += 1) expect(fail(1_999)).toBe(false); // It is ejected already.
+  reinstate(state, 1_999);
+  expect(fail(1_999)).toBe(false);
+  expect(state).toMatchObject({ requests: 1, failures: 1 });
 });
 
 test("ejections double up to the cap, and are forgiven after a quiet time", () => {

@@ -1,8 +1,9 @@
 import { once } from "node:events";
 import http2 from "node:http2";
 import net from "node:net";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { ManualClock } from "../../../base/manual-clock.ts";
+import type { Pressure, PressureLevel } from "../../../proxy/pressure.ts";
 import { LOCAL, answering, cluster, get, ok, rawServer, rig, until, untilMetric } from "../kit.ts";
 
 /** One test a row of the table of faults in proxy/README.md. */
@@ -82,27 +83,34 @@ test("fault: a reset in the middle of a body is not sent again, and the client s
   expect(edge.events[0]!.reason).toBe("upstream_closed");
 });
 
-test("fault: an instance that answers every second request with 500 is ejected, and never more than half of all", async () => {
-  let grey = 0;
-  const healthy = await Promise.all([1, 2, 3].map(() => rawServer(answering(() => ok("fine")))));
-  const broken = await Promise.all(
-    [1, 2, 3].map(() =>
-      rawServer(
-        answering(() => `HTTP/1.1 500 No\r\ncontent-length: ${String(++grey).length}\r\n\r\n${grey}`),
+test.for([
+  ["always", () => true],
+  ["every second time", (count: number) => count % 2 === 0],
+] as const)(
+  "fault: instances that answer 500 %s are ejected, and never more than half of all",
+  async ([, fails]) => {
+    const healthy = await Promise.all([1, 2, 3].map(() => rawServer(answering(() => ok("fine")))));
+    const broken = await Promise.all(
+      [1, 2, 3].map(() =>
+        rawServer(
+          answering((_, count) =>
+            fails(count) ? "HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno" : ok("fine"),
+          ),
+        ),
       ),
-    ),
-  );
-  const ports = [...healthy, ...broken].map(({ port }) => port);
-  await using edge = await rig(ports);
-  await using client = await edge.client();
-  for (let count = 1; count <= 400; count += 1) {
-    client.write(get());
-    await client.until(({ text }) => text.split("HTTP/1.1 ").length - 1 === count, "an answer");
-  }
-  const ejected = Object.keys(edge.engine.report().ejected);
-  expect(ejected.toSorted()).toEqual(["i3", "i4", "i5"]);
-  for (const server of [...healthy, ...broken]) await server[Symbol.asyncDispose]();
-});
+    );
+    const ports = [...healthy, ...broken].map(({ port }) => port);
+    await using edge = await rig(ports);
+    await using client = await edge.client();
+    for (let count = 1; count <= 600; count += 1) {
+      client.write(get());
+      await client.until(({ text }) => text.split("HTTP/1.1 ").length - 1 === count, "an answer");
+    }
+    const ejected = Object.keys(edge.engine.report().ejected);
+    expect(ejected.toSorted()).toEqual(["i3", "i4", "i5"]);
+    for (const server of [...healthy, ...broken]) await server[Symbol.asyncDispose]();
+  },
+);
 
 test("fault: when all instances are ejected all are used, and status and metric say so", async () => {
   await using one = await rawServer(answering(() => "HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"));
@@ -160,4 +168,72 @@ test.for([
   other.write(get());
   await other.untilText(`HTTP/1.1 ${status}`);
   expect(await edge.metric("gilliam_faults_total")).toBe(0);
+});
+
+test("fault: without a free local port the answer is a quick 503, and no instance is blamed", async () => {
+  await using server = await rawServer(answering(() => ok("fine")));
+  await using edge = await rig([server.port, server.port]);
+  await using client = await edge.client();
+  let dialed = 0;
+  const connect = vi.spyOn(net.Socket.prototype, "connect").mockImplementation(function (this: net.Socket) {
+    dialed += 1;
+    process.nextTick(() => this.destroy(Object.assign(new Error("no port"), { code: "EADDRNOTAVAIL" })));
+    return this;
+  });
+  try {
+    for (let count = 1; count <= 10; count += 1) {
+      client.write(get());
+      await client.until(
+        ({ text }) => text.split("x-gilliam-reason: sockets_exhausted").length - 1 === count,
+        "a 503",
+      );
+    }
+  } finally {
+    connect.mockRestore();
+  }
+  expect(dialed).toBe(10);
+  expect(edge.engine.report().ejected).toEqual({});
+  client.write(get());
+  await client.untilText("fine");
+});
+
+test("fault: an exception while a request is read costs its connection and no other", async () => {
+  await using server = await rawServer(answering(() => ok("fine")));
+  let armed = false;
+  const pressure: Pressure = {
+    get level(): PressureLevel {
+      if (armed) {
+        armed = false;
+        throw new Error("boom");
+      }
+      return 0;
+    },
+  };
+  await using edge = await rig([server.port], { pressure });
+  await using other = await edge.client();
+  other.write(get("/1"));
+  await other.untilText("fine");
+  await using hit = await edge.client();
+  armed = true;
+  hit.write(get("/boom"));
+  await hit.untilEnd();
+  expect(hit.text).toBe("");
+  other.write(get("/2"));
+  await other.until(({ text }) => text.split("fine").length === 3, "the second answer");
+  expect(await edge.metric("gilliam_faults_total")).toBe(1);
+});
+
+test("fault: an access callback that throws is counted, and costs nobody anything", async () => {
+  await using server = await rawServer(answering(() => ok("fine")));
+  await using edge = await rig([server.port], {
+    onAccess: () => {
+      throw new Error("boom");
+    },
+  });
+  await using client = await edge.client();
+  for (let count = 1; count <= 3; count += 1) {
+    client.write(get());
+    await client.until(({ text }) => text.split("fine").length - 1 === count, "an answer");
+  }
+  await untilMetric(edge, "gilliam_faults_total", 3);
 });
