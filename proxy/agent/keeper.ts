@@ -74,6 +74,7 @@ export class Keeper {
       const worker = WorkerProcess.adopt(orphan, this.#options.clock.nowMs(), this.#events);
       this.#workers.push(worker);
       if (orphan.leading && this.#team.leader === undefined) this.#team.goesOnLeading(worker);
+      else worker.send({ kind: "reload" }); // Without a keeper it was not told what the leading one has saved.
     }
     this.#ticker = this.#options.clock.every(this.#options.policy.pingMs, () => this.#tick());
     for (let slot = 0; slot < this.#slots; slot += 1) this.#spawn(slot);

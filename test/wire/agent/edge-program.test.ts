@@ -224,8 +224,11 @@ test.for([
           },
           (error: NodeJS.ErrnoException) => {
             // RFC 9112 9.3.1: a kept connection may close just as a request leaves; a client sends it again.
-            if (kind !== "kept" || error.code !== "ECONNRESET")
-              failures.push(`${kind} ${error.code ?? error.message}`);
+            if (kind === "kept" && error.code === "ECONNRESET") return;
+            // RFC 9113 8.7: it was not looked at, and a client sends it again. nghttp2 acknowledges the PING of a GOAWAY
+            // before it sends the requests that it has queued.
+            if (kind === "h2" && error.message.includes("REFUSED_STREAM")) return;
+            failures.push(`${kind} ${error.code ?? ""} ${error.message}`);
           },
         );
       }
