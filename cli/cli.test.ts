@@ -27,6 +27,8 @@ describe("every verb that shows something gives JSON of the model", () => {
     [["scale", "web=2"], API_ROUTES.scale.answer],
     [["canary", "web", "--weight", "10"], API_ROUTES.canary.answer],
     [["promote"], API_ROUTES.promote.answer],
+    [["maintenance", "web", "on"], API_ROUTES.pause.answer],
+    [["hold", "web", "10s"], API_ROUTES.pause.answer],
     [["rollback"], API_ROUTES.rollback.answer],
     [["status"], API_ROUTES.formation.answer],
     [["drain", "here"], API_ROUTES.drain.answer],
@@ -71,6 +73,8 @@ describe("help", () => {
     "open",
     "doctor",
     "completion",
+    "maintenance",
+    "hold",
   ])("%s has examples", async (verb) => {
     const { code, stdout } = await bench.gilliam([verb, "--help"]);
     expect(code).toBe(0);
@@ -99,6 +103,13 @@ describe("exit codes", () => {
     { args: ["ps", "--jsno"], code: 2, says: /unknown option '--jsno'/ },
     { args: ["scale", "web"], code: 2, says: /"web" is not SERVICE=COUNT\nLike: gilliam scale web=5/ },
     { args: ["canary", "web"], code: 2, says: /--weight/ },
+    { args: ["maintenance", "web", "maybe"], code: 2, says: /say on or off; it is "maybe"/ },
+    {
+      args: ["maintenance", "web", "on", "--retry-after", "soon"],
+      code: 2,
+      says: /--retry-after must be like/,
+    },
+    { args: ["hold", "web", "2h"], code: 2, says: /say how long, like "10s", at most 1h, or off/ },
     {
       args: ["canary", "web", "--weight", "101"],
       code: 2,
@@ -209,6 +220,19 @@ test("canary takes the newest release and prints the split", async () => {
     sticky: { by: "cookie", name: "visitor" },
   });
   expect(stdout).toBe("web: release 4 gets 90 % (2 ready), release 5 gets 10 % (1 of 1 ready)\n");
+});
+
+test("maintenance and hold tell control, and say how it ends", async () => {
+  const on = await bench.gilliam(["maintenance", "web", "on", "--retry-after", "5m"]);
+  expect(on.stdout).toBe("web: closed for maintenance; open it with: gilliam maintenance web off\n");
+  const hold = await bench.gilliam(["hold", "web", "10s"]);
+  expect(hold.stdout).toBe("web: requests wait, 10s at most; let them go with: gilliam hold web off\n");
+  expect((await bench.gilliam(["hold", "web", "off"])).stdout).toBe("web: requests go on\n");
+  expect(bench.called("pause").map(({ body }) => body)).toEqual([
+    { kind: "maintenance", service: "web", retryAfterSeconds: 300 },
+    { kind: "hold", service: "web", forMs: 10_000 },
+    { kind: "none", service: "web" },
+  ]);
 });
 
 test("env masks secrets until told otherwise", async () => {

@@ -6,7 +6,7 @@ import { findFormationFile } from "./formation-file.ts";
 import type { Shell } from "./shell.ts";
 
 /** Verbs whose arguments are services. */
-const OF_SERVICES = ["logs", "exec", "run", "env", "canary", "promote", "scale", "ps"];
+const OF_SERVICES = ["logs", "exec", "run", "env", "canary", "promote", "scale", "ps", "maintenance", "hold"];
 
 /** `gilliam completion bash|zsh|fish|powershell`, with the services of the manifest at hand. */
 export function addCompletion(program: Command, shell: Shell): void {

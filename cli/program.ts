@@ -16,8 +16,10 @@ import { drain } from "./verbs/drain.ts";
 import { env } from "./verbs/env.ts";
 import { exec } from "./verbs/exec.ts";
 import { graph } from "./verbs/graph.ts";
+import { hold } from "./verbs/hold.ts";
 import { hosts } from "./verbs/hosts.ts";
 import { logs } from "./verbs/logs.ts";
+import { maintenance } from "./verbs/maintenance.ts";
 import { open } from "./verbs/open.ts";
 import { plan } from "./verbs/plan.ts";
 import { promote } from "./verbs/promote.ts";
@@ -32,7 +34,7 @@ import { status } from "./verbs/status.ts";
 import { up } from "./verbs/up.ts";
 
 const GROUPS: readonly (readonly [heading: string, verbs: readonly AnyVerb[]])[] = [
-  ["Change a formation:", [plan, deploy, scale, up, down]],
+  ["Change a formation:", [plan, deploy, scale, up, down, maintenance, hold]],
   ["Release step by step:", [releases, canary, promote, rollback]],
   ["See what runs:", [status, ps, logs, graph, routes, env, open]],
   ["Work inside it:", [exec, run]],

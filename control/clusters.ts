@@ -3,13 +3,14 @@ import { canonicalJson } from "../model/canonical.ts";
 import {
   ClusterPolicy,
   type Cluster,
+  type ClusterPause,
   type Endpoint,
   type Protocol,
   type ProxyProtocol,
   type Split,
 } from "../model/mesh.ts";
 import { Port, serviceAddress } from "../model/names.ts";
-import type { FormationRecord } from "../model/release.ts";
+import type { BalancingChoice, FormationRecord, ServicePause } from "../model/release.ts";
 import { addressOf, healthOf, wantedOf, type HostVoice, type Wanted } from "./facts.ts";
 import type { InstanceRecord, World } from "./world.ts";
 
@@ -31,14 +32,35 @@ export function clusterOf(
   const protocol = spec?.protocol ?? "http";
   // While a service changes from HTTP/1.1 to HTTP/2, instances of the other kind cannot be served anyway.
   const plain = protocol === "http2" || protocol === "grpc";
+  const pause = pauseNow(formation?.services[service]?.pause, world.nowMs);
   return {
     name: serviceAddress(service, formation?.name ?? records[0]?.formation ?? ""),
     protocol,
     endpoints: plain ? endpoints.map(({ proxyProtocol: _told, ...endpoint }) => endpoint) : endpoints,
     split: splitOf(wanted, endpoints),
     ...(sticky === undefined ? {} : { sticky }),
-    policy: DEFAULT_POLICY,
+    ...(pause === undefined ? {} : { pause }),
+    policy: policyOf({ balancing: balancingOf(wanted) }) ?? DEFAULT_POLICY,
   };
+}
+
+/** What proxies are told of an operator's word; nothing once a hold is over. */
+export function pauseNow(pause: ServicePause | undefined, nowMs: number): ClusterPause | undefined {
+  switch (pause?.kind) {
+    case undefined:
+      return undefined;
+    case "maintenance":
+      return { kind: "maintenance", retryAfterSeconds: pause.retryAfterSeconds };
+    case "hold": {
+      const over = nowMs >= pause.sinceMs + pause.forMs;
+      return over ? undefined : { kind: "hold", id: String(pause.sinceMs), forMs: pause.forMs };
+    }
+  }
+}
+
+/** What the stable release says about how requests are spread over its instances. */
+export function balancingOf(wanted: Wanted): BalancingChoice | undefined {
+  return wanted.kind === "known" ? wanted.stable.service.balancing : undefined;
 }
 
 /**
@@ -128,21 +150,30 @@ export function egressCluster(
   };
 }
 
+/** What decides a cluster's policy; all of it optional. */
+export interface PolicyWishes {
+  readonly requestTimeoutMs?: number | undefined;
+  readonly retriesMax?: number | undefined;
+  readonly call?: CallLimits | undefined;
+  readonly balancing?: BalancingChoice | undefined;
+}
+
 /** The policy for a caller's own limits; undefined when it declares none. The same limits give the same object. */
 export function policyOf({
   requestTimeoutMs,
   retriesMax,
   call,
-}: {
-  readonly requestTimeoutMs: number | undefined;
-  readonly retriesMax: number | undefined;
-  readonly call: CallLimits | undefined;
-}): ClusterPolicy | undefined {
-  if (requestTimeoutMs === undefined && retriesMax === undefined && call === undefined) return undefined;
-  const key = `${requestTimeoutMs ?? ""}/${retriesMax ?? ""}/${call === undefined ? "" : canonicalJson(call)}`;
+  balancing,
+}: PolicyWishes): ClusterPolicy | undefined {
+  const wishes = [requestTimeoutMs, retriesMax, call, balancing];
+  if (wishes.every((wish) => wish === undefined)) return undefined;
+  const key = wishes.map((wish) => (wish === undefined ? "" : canonicalJson(wish))).join("/");
   let policy = POLICIES.get(key);
   if (policy === undefined) {
-    policy = policyOfCall(requestTimeoutMs, retriesMax, call ?? {});
+    policy = ClusterPolicy.parse({
+      ...policyOfCall(requestTimeoutMs, retriesMax, call ?? {}),
+      ...balancing,
+    });
     POLICIES.set(key, policy);
   }
   return policy;

@@ -1,6 +1,7 @@
 import { formatDuration } from "../base/units.ts";
 import type { FormationView, InstanceView, ServiceView } from "../model/api.ts";
-import type { FormationRecord, ReleaseService } from "../model/release.ts";
+import type { FormationRecord, ReleaseService, ServicePause } from "../model/release.ts";
+import { pauseNow } from "./clusters.ts";
 import { explainTrouble } from "./explain-instance.ts";
 import { groupBy, healthOf, hostVoice, wantedOf, type WantedRelease } from "./facts.ts";
 import { liveProxies, names, Proxies, proxiesWithout } from "./letting-go.ts";
@@ -84,9 +85,27 @@ function serviceView(
             ready: ready(canary.number),
             wanted: canary.count,
           },
-    ...judge(world, formation, stable, canary, records),
+    ...withPause(judge(world, formation, stable, canary, records), formation, name, world.nowMs),
     image: imageWords(stable.service.spec.image),
   };
+}
+
+/** An operator's word comes first: it is why nobody is answered. */
+function withPause(verdict: Verdict, formation: FormationRecord, service: string, nowMs: number): Verdict {
+  const text = pauseText(formation.services[service]?.pause, service, nowMs);
+  if (text === "") return verdict;
+  return { ...verdict, explanation: verdict.explanation === "" ? text : `${text} ${verdict.explanation}` };
+}
+
+function pauseText(pause: ServicePause | undefined, service: string, nowMs: number): string {
+  const now = pauseNow(pause, nowMs);
+  if (pause === undefined || now === undefined) return "";
+  const elapsedMs = Math.max(0, nowMs - pause.sinceMs);
+  if (pause.kind === "maintenance") {
+    return `Closed for maintenance for ${formatDuration(elapsedMs)}; \`gilliam maintenance ${service} off\` opens it.`;
+  }
+  const leftMs = pause.forMs - elapsedMs;
+  return `Requests are held for ${formatDuration(leftMs)} more; \`gilliam hold ${service} off\` lets them go.`;
 }
 
 function judge(

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import type { Clock } from "../base/clock.ts";
 import { UserError } from "../base/errors.ts";
-import type { CanaryRequest, DeployAnswer, DeployRequest, Plan } from "../model/api.ts";
+import { formatDuration } from "../base/units.ts";
+import type { CanaryRequest, DeployAnswer, DeployRequest, PauseRequest, Plan } from "../model/api.ts";
 import type { Gear } from "../model/gear.ts";
 import type { ManifestContext } from "../model/manifest-check.ts";
 import { parseManifest } from "../model/manifest-parse.ts";
@@ -11,7 +12,16 @@ import type { FormationRecord, Release } from "../model/release.ts";
 import { exportedServices, resolveRelease, type ReleaseContent } from "../model/resolve.ts";
 import type { BlobStore } from "./blobs.ts";
 import type { EventLog } from "./events.ts";
-import { assertChangeable, canaried, deployed, promoted, rolledBack, scaled, staged } from "./operations.ts";
+import {
+  assertChangeable,
+  canaried,
+  deployed,
+  paused,
+  promoted,
+  rolledBack,
+  scaled,
+  staged,
+} from "./operations.ts";
 import { WRITES_MAX } from "./registry/limits.ts";
 import type { Write } from "./registry/registry.ts";
 import { keyOf, type Store } from "./store.ts";
@@ -118,6 +128,13 @@ export class Formations {
     const { service, release, weight } = request;
     const text = `${weight} % of ${service}.${name} goes to release ${release}`;
     await this.#change(name, text, (record, releases) => canaried(record, request, releases));
+  }
+
+  /** Who calls the service is sent away, or waits, at every proxy; or no more. */
+  async pause(name: string, request: PauseRequest): Promise<void> {
+    const nowMs = this.#parts.clock.wallMs();
+    const text = pauseText(`${request.service}.${name}`, request);
+    await this.#change(name, text, (record) => paused(record, request, nowMs));
   }
 
   async promote(name: string, service: string | undefined): Promise<void> {
@@ -278,6 +295,17 @@ export class Formations {
       { kind: "set", key: keyOf.release(formation, number), value: release, ifRevision: 0 },
       ...dropped.map((other) => store.remove(store.releases, `${formation}/${other.number}`)),
     ];
+  }
+}
+
+function pauseText(service: string, request: PauseRequest): string {
+  switch (request.kind) {
+    case "maintenance":
+      return `${service} is closed for maintenance`;
+    case "hold":
+      return `requests to ${service} are held for up to ${formatDuration(request.forMs)}`;
+    case "none":
+      return `${service} takes requests again`;
   }
 }
 

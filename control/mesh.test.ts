@@ -241,3 +241,44 @@ describe("edges", () => {
     expect(moved.clusters.get("api.shop")).toBe(mesh.clusters.get("api.shop"));
   });
 });
+
+test("an operator's pause goes to every caller, and a hold is gone when its time is over", () => {
+  const hold = { kind: "hold" as const, sinceMs: NOW_MS - 3_000, forMs: 5_000 };
+  const at = (nowMs: number) => {
+    const limits = { limits: { requestTimeoutMs: 1 } };
+    const state = world({
+      formations: [formation({ web: { release: 1 }, api: { release: 1, pause: hold } })],
+      releases: [release(1, { web: { dependencies: { api: 7001 }, ...limits }, api: {} })],
+    });
+    const { clusters } = buildMesh({ ...state, nowMs });
+    return [clusters.get("api.shop")?.pause, clusters.get("api.shop@web.shop/api")?.pause];
+  };
+  const told = { kind: "hold", id: String(hold.sinceMs), forMs: 5_000 };
+  expect(at(NOW_MS)).toEqual([told, told]);
+  expect(at(NOW_MS + 2_000)).toEqual([undefined, undefined]);
+});
+
+test("how requests are spread is the service's word, unless a caller has one of its own", () => {
+  const services = (web: object) =>
+    world({
+      formations: [formation({ web: DESIRE, api: DESIRE })],
+      releases: [
+        release(1, {
+          web: { dependencies: { api: 7001 }, limits: web },
+          api: { balancing: { balancing: "ewma" } },
+        }),
+      ],
+    });
+  const policy = (web: object, name: string) => buildMesh(services(web)).clusters.get(name)?.policy;
+  const balancing = (web: object, name: string) => policy(web, name)?.balancing;
+  expect(balancing({}, "api.shop")).toBe("ewma");
+  expect(balancing({ requestTimeoutMs: 1 }, "api.shop@web.shop/api")).toBe("ewma");
+  expect(balancing({ call: { priority: "low" } }, "api.shop@web.shop/api")).toBe("ewma");
+  expect(balancing({ balancing: { balancing: "round-robin" } }, "api.shop@web.shop/api")).toBe("round-robin");
+  const both = { call: { tryTimeoutMs: 9 }, balancing: { balancing: "round-robin" }, retriesMax: 1 };
+  expect(policy(both, "api.shop@web.shop/api")).toMatchObject({
+    responseTimeoutMs: 9,
+    retry: { retriesMax: 1, onTimeout: true },
+    balancing: "round-robin",
+  });
+});

@@ -2,9 +2,16 @@ import type { CallLimits } from "../model/call-limits.ts";
 import { isDeepStrictEqual } from "node:util";
 import type { Cluster, Edge, Endpoint, MeshConfig, PublicRoute } from "../model/mesh.ts";
 import { parseServiceAddress, serviceAddress } from "../model/names.ts";
-import type { FormationRecord, ReleaseDependency } from "../model/release.ts";
+import type { BalancingChoice, FormationRecord, ReleaseDependency } from "../model/release.ts";
 import type { RouteActions } from "../model/route.ts";
-import { clusterOf, DEFAULT_POLICY, egressCluster, policyOf } from "./clusters.ts";
+import {
+  balancingOf,
+  clusterOf,
+  DEFAULT_POLICY,
+  egressCluster,
+  policyOf,
+  type PolicyWishes,
+} from "./clusters.ts";
 import { groupBy, hostVoice, releaseOf, wantedOf, type HostVoice } from "./facts.ts";
 import { publicRoutes } from "./routes.ts";
 import type { InstanceRecord, World } from "./world.ts";
@@ -104,7 +111,7 @@ function edgesOf(
     if (edges.has(id)) continue;
     const target = address ?? dependency.target;
     if (address === undefined && !mayCall(world, formations, formation, target)) continue;
-    const policy = policyOf(dependency);
+    const policy = policyOf(ownWishes(world, formations, dependency));
     // A caller with limits of its own has a cluster of its own: the same endpoints under another policy.
     const cluster = policy === undefined && proxyProtocol === undefined ? target : `${target}@${id}`;
     const { actions } = dependency;
@@ -131,6 +138,20 @@ function edgesOf(
 /** Of a service that is declared and does not exist yet: the port is there, the answer is 503 with a reason. */
 const EMPTY = { endpoints: [], split: [], policy: DEFAULT_POLICY };
 
+/** A caller with limits of its own keeps what the service itself says about balancing, unless it says otherwise. */
+function ownWishes(
+  world: World,
+  formations: ReadonlyMap<string, FormationRecord>,
+  declared: Declared,
+): PolicyWishes {
+  const { requestTimeoutMs, retriesMax, call, balancing } = declared;
+  const own = [requestTimeoutMs, retriesMax, call, balancing].some((wish) => wish !== undefined);
+  if (!own || balancing !== undefined || declared.address !== undefined) return declared;
+  const { service, formation } = parseServiceAddress(declared.target, "");
+  const record = formations.get(formation);
+  return { ...declared, balancing: record && balancingOf(wantedOf(world, record, service)) };
+}
+
 interface Declared {
   readonly name: string;
   readonly port: number;
@@ -142,6 +163,7 @@ interface Declared {
   readonly retriesMax: number | undefined;
   readonly call: CallLimits | undefined;
   readonly actions: RouteActions | undefined;
+  readonly balancing: BalancingChoice | undefined;
 }
 
 function declaredBy(
@@ -182,6 +204,7 @@ function declaredIn(
       retriesMax: more?.retriesMax,
       call: more?.call,
       actions: more?.actions,
+      balancing: more?.balancing,
     };
   });
 }
@@ -221,6 +244,7 @@ function sameCluster(a: Cluster, b: Cluster): boolean {
     sameItems(a.split, b.split) &&
     a.sticky?.by === b.sticky?.by &&
     a.sticky?.name === b.sticky?.name &&
+    isDeepStrictEqual(a.pause, b.pause) &&
     // Policies are made once for each set of limits (clusters.ts), so equal ones are the same object.
     a.policy === b.policy
   );

@@ -1,6 +1,6 @@
 import { UserError } from "../base/errors.ts";
-import type { CanaryRequest } from "../model/api.ts";
-import type { FormationRecord, Release, ServiceDesire } from "../model/release.ts";
+import type { CanaryRequest, PauseRequest } from "../model/api.ts";
+import type { FormationRecord, Release, ServiceDesire, ServicePause } from "../model/release.ts";
 
 /**
  * What each verb makes of a formation's record: pure, the same request twice gives the same record.
@@ -14,7 +14,7 @@ export function deployed(
   current: Release | undefined,
 ): FormationRecord {
   const services = Object.values(release.services).map(({ name, instances }): [string, ServiceDesire] => {
-    const { count, sticky } = before?.services[name] ?? {};
+    const { count, sticky, pause } = before?.services[name] ?? {};
     const keepsCount = count !== undefined && current?.services[name]?.instances === instances;
     return [
       name,
@@ -22,6 +22,7 @@ export function deployed(
         release: release.number,
         ...(keepsCount ? { count } : {}),
         ...(sticky === undefined ? {} : { sticky }),
+        ...(pause === undefined ? {} : { pause }),
       },
     ];
   });
@@ -60,6 +61,31 @@ export function scaled(
     services[name] = { ...desire, count };
   }
   return { ...record, services };
+}
+
+/** Sends callers away, lets them wait, or neither. The same maintenance said twice keeps its beginning. */
+export function paused(record: FormationRecord, request: PauseRequest, nowMs: number): FormationRecord {
+  const { pause: before, ...desire } = desireOf(record, request.service);
+  const pause = pauseOf(request, before, nowMs);
+  const after = pause === undefined ? desire : { ...desire, pause };
+  return { ...record, services: { ...record.services, [request.service]: after } };
+}
+
+function pauseOf(
+  request: PauseRequest,
+  before: ServicePause | undefined,
+  nowMs: number,
+): ServicePause | undefined {
+  switch (request.kind) {
+    case "none":
+      return undefined;
+    case "hold":
+      return { kind: "hold", sinceMs: nowMs, forMs: request.forMs };
+    case "maintenance": {
+      const sinceMs = before?.kind === "maintenance" ? before.sinceMs : nowMs;
+      return { kind: "maintenance", sinceMs, retryAfterSeconds: request.retryAfterSeconds };
+    }
+  }
 }
 
 export function canaried(

@@ -52,6 +52,12 @@ export const API_ROUTES = {
     body: api.CanaryRequest,
     answer: api.FormationView,
   },
+  pause: {
+    method: "POST",
+    path: "/v1/formations/{name}/pause",
+    body: api.PauseRequest,
+    answer: api.FormationView,
+  },
   promote: {
     method: "POST",
     path: "/v1/formations/{name}/promote",

@@ -186,6 +186,18 @@ export const CanaryRequest = z.strictObject({
 });
 export type CanaryRequest = z.infer<typeof CanaryRequest>;
 
+/** POST /v1/formations/{name}/pause: who calls the service is sent away, or waits, or neither any more. */
+export const PauseRequest = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("maintenance"),
+    service: Name,
+    retryAfterSeconds: z.int().min(0).max(86_400).default(60),
+  }),
+  z.strictObject({ kind: z.literal("hold"), service: Name, forMs: z.int().min(1).max(3_600_000) }),
+  z.strictObject({ kind: z.literal("none"), service: Name }),
+]);
+export type PauseRequest = z.infer<typeof PauseRequest>;
+
 /** POST /v1/formations/{name}/promote; absent service: every service with a canary. */
 export const PromoteRequest = z.strictObject({ service: Name.optional() });
 /** POST /v1/formations/{name}/rollback; absent release: the one before. Ends canaries too. */

@@ -1,5 +1,6 @@
 import {
   AuxiliarySpec,
+  BalancingMapping,
   DependencyMapping,
   Manifest,
   ProcessSpec,
@@ -59,6 +60,8 @@ const KEYS = {
   resources: Object.keys(ResourcesSpec.shape),
   stop: Object.keys(StopSpec.shape),
   dependency: Object.keys(DependencyMapping.shape),
+  balancing: Object.keys(BalancingMapping.shape),
+  hash: ["header", "cookie", "query"],
 };
 
 function keysAt(path: Path): readonly string[] {
@@ -66,6 +69,7 @@ function keysAt(path: Path): readonly string[] {
   if (path.length === 2) return path[0] === "auxiliary" ? KEYS.auxiliary : KEYS.process;
   if (path[2] === "resources") return KEYS.resources;
   if (path[2] === "stop") return KEYS.stop;
+  if (path.includes("balancing")) return path.at(-1) === "hash" ? KEYS.hash : KEYS.balancing;
   if (path[2] === "edge") return routeKeysAt(path[4]);
   return path.length > 4 ? routeKeysAt(path[4]) : KEYS.dependency;
 }

@@ -93,6 +93,36 @@ test("a dependency takes what makes sense between services", () => {
   });
 });
 
+test("limits, faults, maintenance and balancing are given in people's units", () => {
+  const edge = `- host: a.b
+  rateLimit: { requests: 100, per: 1m, key: { header: X-Key } }
+  fault: { delay: 1.5s, percent: 10, header: X-Fault }
+  hold: 10s
+- { host: a.b, path: /m, maintenance: { retryAfter: 5m, body: soon } }`;
+  const rest = `    balancing: { hash: { header: X-User } }
+    slowStart: 30s
+    dependencies: { api: { port: 7001, balancing: ewma, rateLimit: { requests: 5, per: 1s, burst: 1 } } }
+  api: { image: api:1, port: 81 }`;
+  expect(routes(edge, rest).map(({ actions }) => actions)).toEqual([
+    {
+      rateLimit: { requests: 100, windowMs: 60_000, burst: 100, key: { header: "x-key" } },
+      fault: { delayMs: 1500, percent: 10, header: "x-fault" },
+      holdMs: 10_000,
+    },
+    { maintenance: { status: 503, retryAfterSeconds: 300, type: "text/plain; charset=utf-8", body: "soon" } },
+  ]);
+  const web = released(edge, rest).services["web"]!;
+  expect(web.balancing).toEqual({
+    balancing: "maglev",
+    hash: { by: "header", name: "x-user" },
+    slowStartMs: 30_000,
+  });
+  expect(web.dependencies[0]).toMatchObject({
+    balancing: { balancing: "ewma" },
+    actions: { rateLimit: { requests: 5, windowMs: 1000, burst: 1, key: "service" } },
+  });
+});
+
 describe("what is refused, and where", () => {
   test.for([
     ["- { path: /x }", "7:9 processes.web.edge.0.host: is missing; it must be a public host name"],
@@ -141,6 +171,18 @@ describe("what is refused, and where", () => {
     ["- { host: a.b, redirect: /x, rewrite: /y }", "the request goes nowhere"],
     ["- { host: a.b, respond: { status: 99 } }", "must be a whole number from 200 to 599"],
     ['- { host: a.b, respond: { type: "a\\r\\nb" } }', "must be a media type"],
+    ["- { host: a.b, rateLimit: { requests: 0, per: 1m } }", "must be a whole number from 1 to"],
+    ["- { host: a.b, rateLimit: { requests: 1 } }", "rateLimit.per: is missing; it must be a duration"],
+    [
+      "- { host: a.b, rateLimit: { requests: 1, per: 1m, key: ip } }",
+      "must be `address`, `service`, `route` or",
+    ],
+    ["- { host: a.b, fault: { percent: 10 } }", "with `delay` or `abort` or both"],
+    ["- { host: a.b, fault: { abort: 200 } }", "from 400 to 599"],
+    ["- { host: a.b, hold: 2h }", "at most 1h"],
+    ["- { host: a.b, compress: [deflate] }", "must be `true`, or a list of codings"],
+    ["- { host: a.b, compress: [gzip, gzip] }", "names a coding twice"],
+    ["- { host: a.b, maintenance: soon }", "must be `true`, or a mapping"],
     ["- a.b\n- { host: a.b }", "processes.web.edge.1: stands twice here"],
     [
       '- { host: a.b, path: { pattern: "/:x" } }\n- { host: a.b, path: { pattern: "/:y" } }',

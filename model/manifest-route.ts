@@ -1,9 +1,19 @@
 import { z } from "zod";
+import { parseDurationMs } from "../base/units.ts";
 
 /**
  * An entry of `edge:` as a person writes it when a host name is not enough. resolve-route.ts turns it into what a proxy
  * is told. Whatever a proxy would have to refuse later is refused here.
  */
+
+/** A duration of at most `hoursMax`, kept as it was written. */
+export const duration = (hoursMax: number) => {
+  const rule = `must be a duration like "250ms", "30s" or "5m", at most ${hoursMax}h`;
+  return z
+    .string({ error: rule })
+    .regex(/^\d{1,9}(?:\.\d{1,3})?(?:ms|s|m|h)$/, rule)
+    .refine((text) => (parseDurationMs(text) ?? 0) <= hoursMax * 3_600_000, rule);
+};
 
 /** Up to 63 letters, digits and dashes a label; `*.` before it for one label more. */
 const HOST = String.raw`(?:\*\.)?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?){0,20}`;
@@ -187,11 +197,72 @@ const RespondMapping = z.strictObject(
   { error: "must be a mapping like { status: 410, body: gone }" },
 );
 
+const PERCENT_RULE = "must be a number from 0 to 100";
+const percent = z.number({ error: PERCENT_RULE }).min(0, PERCENT_RULE).max(100, PERCENT_RULE);
+
+const COUNT_RULE = "must be a whole number from 1 to 1000000000";
+const count = z.int({ error: COUNT_RULE }).min(1, COUNT_RULE).max(1_000_000_000, COUNT_RULE);
+
+const KEY_RULE = "must be `address`, `service`, `route` or { header: NAME }";
+const RateLimitMapping = z.strictObject(
+  {
+    requests: count.describe("How many."),
+    per: duration(24).describe("In how long, like 1m."),
+    burst: count.optional().describe("How many at once after a rest. Default: `requests`."),
+    key: z
+      .union(
+        [
+          z.enum(["route", "address", "service"], { error: KEY_RULE }),
+          z.strictObject({ header: headerName }),
+        ],
+        {
+          error: KEY_RULE,
+        },
+      )
+      .optional()
+      .describe("Whose account. Default: address; for dependencies: service."),
+  },
+  { error: "must be a mapping like { requests: 100, per: 1m }" },
+);
+
+const ERROR_RULE = "must be a whole number from 400 to 599";
+const errorStatus = z.int({ error: ERROR_RULE }).min(400, ERROR_RULE).max(599, ERROR_RULE);
+const FAULT_RULE = "must be a mapping with `delay` or `abort` or both";
+const FaultMapping = z
+  .strictObject(
+    {
+      delay: duration(1).optional().describe("Requests wait this long."),
+      abort: errorStatus.optional().describe("Then they are answered with this status."),
+      percent: percent.optional().describe("Of the requests. Default: 100."),
+      header: headerName.optional().describe("Only requests with this field."),
+    },
+    { error: FAULT_RULE },
+  )
+  .refine(({ delay, abort }) => delay !== undefined || abort !== undefined, FAULT_RULE);
+
+const MAINTENANCE_RULE = "must be `true`, or a mapping with `retryAfter`, `status`, `body` and `type`";
+const MaintenanceMapping = z.strictObject(
+  {
+    status: errorStatus.optional().describe("Default: 503."),
+    retryAfter: duration(24).optional().describe("Told to clients. Default: 1m."),
+    body: RespondMapping.shape.body.describe("Of the page."),
+    type: RespondMapping.shape.type,
+  },
+  { error: MAINTENANCE_RULE },
+);
+
 /** What may be done to the calls of a declared dependency as well as to public requests. */
 export const callActions = {
+  rateLimit: RateLimitMapping.optional().describe(
+    "Beyond it: 429. Each worker of a proxy counts for itself.",
+  ),
+  fault: FaultMapping.optional().describe("Trouble on purpose, to see what callers make of it."),
+  hold: duration(1).optional().describe("How long requests wait while no instance is ready. Default: 2s."),
   requestHeaders: HeaderEditsMapping.optional().describe("Changes to the fields of requests."),
   responseHeaders: HeaderEditsMapping.optional().describe("Changes to the fields of responses."),
 };
+
+const COMPRESS_RULE = "must be `true`, or a list of codings in order of preference, like [zstd, br, gzip]";
 
 export const EdgeMapping = z
   .strictObject(
@@ -227,6 +298,25 @@ export const EdgeMapping = z
         .optional()
         .describe("Sends the client elsewhere; {host}, {path}, {query} and {name} are filled in."),
       respond: RespondMapping.optional().describe("An answer without asking the service."),
+      maintenance: z
+        .union([z.boolean({ error: MAINTENANCE_RULE }), MaintenanceMapping], { error: MAINTENANCE_RULE })
+        .optional()
+        .describe("Everybody is told to come back later."),
+      compress: z
+        .union(
+          [
+            z.boolean({ error: COMPRESS_RULE }),
+            z
+              .array(z.enum(["zstd", "br", "gzip"], { error: COMPRESS_RULE }), { error: COMPRESS_RULE })
+              .min(1, COMPRESS_RULE)
+              .refine((list) => new Set(list).size === list.length, "names a coding twice"),
+          ],
+          { error: COMPRESS_RULE },
+        )
+        .optional()
+        .describe(
+          "Responses of text are compressed. Not for pages that show a secret beside what a client sent (BREACH).",
+        ),
       ...callActions,
     },
     { error: "must be a host name, or a mapping with `host`" },
@@ -270,6 +360,10 @@ const NESTED: Readonly<Record<string, readonly string[]>> = {
   path: keys(PathMapping),
   redirect: keys(RedirectMapping),
   respond: keys(RespondMapping),
+  rateLimit: keys(RateLimitMapping),
+  key: ["header"],
+  fault: keys(FaultMapping),
+  maintenance: keys(MaintenanceMapping),
   requestHeaders: keys(HeaderEditsMapping),
   responseHeaders: keys(HeaderEditsMapping),
 };

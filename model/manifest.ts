@@ -1,7 +1,6 @@
 import { z } from "zod";
-import { parseDurationMs } from "../base/units.ts";
 import { callKeys } from "./call-limits.ts";
-import { EdgeMapping, EdgeText, callActions } from "./manifest-route.ts";
+import { EdgeMapping, EdgeText, callActions, duration } from "./manifest-route.ts";
 import { Protocol, ProxyProtocol } from "./mesh.ts";
 import { NAME_PATTERN, NAME_RULE } from "./names.ts";
 
@@ -17,15 +16,6 @@ const name = z.string({ error: `must be a name: ${NAME_RULE}` }).regex(NAME_PATT
 
 const PORT_RULE = "must be a port: a whole number from 1 to 65535";
 const port = z.int({ error: PORT_RULE }).min(1, PORT_RULE).max(65_535, PORT_RULE);
-
-/** A duration of at most `hoursMax`, kept as it was written. */
-const duration = (hoursMax: number) => {
-  const rule = `must be a duration like "250ms", "30s" or "5m", at most ${hoursMax}h`;
-  return z
-    .string({ error: rule })
-    .regex(/^\d{1,9}(?:\.\d{1,3})?(?:ms|s|m|h)$/, rule)
-    .refine((text) => (parseDurationMs(text) ?? 0) <= hoursMax * 3_600_000, rule);
-};
 
 const filled = (what: string) => {
   const rule = `must be ${what}, at most 4096 characters`;
@@ -59,6 +49,35 @@ const environment = z
     `has more than ${LIMITS.variables} variables`,
   );
 
+const BALANCING_RULE =
+  "must be least-request, round-robin, ewma, or { hash: address } or { hash: { header: NAME } } (or cookie, query)";
+const hashName = z
+  .string({ error: BALANCING_RULE })
+  .regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$/, "must be a name of a header, a cookie or a query parameter");
+const HashKey = z
+  .strictObject(
+    { header: hashName.optional(), cookie: hashName.optional(), query: hashName.optional() },
+    { error: BALANCING_RULE },
+  )
+  .refine((key) => Object.values(key).filter((name) => name !== undefined).length === 1, BALANCING_RULE);
+export const BalancingMapping = z.strictObject(
+  { hash: z.union([z.literal("address", { error: BALANCING_RULE }), HashKey], { error: BALANCING_RULE }) },
+  { error: BALANCING_RULE },
+);
+/** How requests are spread over instances: of a process for all who call it, of a dependency for this caller. */
+const balancingKeys = {
+  balancing: z
+    .union([z.enum(["least-request", "round-robin", "ewma"], { error: BALANCING_RULE }), BalancingMapping], {
+      error: BALANCING_RULE,
+    })
+    .optional()
+    .describe("How requests are spread over instances. Default: least-request."),
+  slowStart: duration(1)
+    .optional()
+    .describe("A new instance's share of requests grows over this time. Default: at once."),
+};
+export type BalancingKeys = Pick<z.infer<typeof DependencyMapping>, "balancing" | "slowStart">;
+
 const RETRIES_RULE = "must be a whole number from 0 to 10";
 export const DependencyMapping = z.strictObject(
   {
@@ -91,6 +110,7 @@ export const DependencyMapping = z.strictObject(
     proxyProtocol: proxyProtocol
       .optional()
       .describe("With `address`: connections begin with a header of the PROXY protocol, v1 or v2."),
+    ...balancingKeys,
     ...callActions,
   },
   { error: "must be a local port, like 7001, or a mapping with `port`" },
@@ -177,6 +197,7 @@ export const ProcessSpec = z.strictObject(
       )
       .optional()
       .describe("What it may call. Nothing else can be reached."),
+    ...balancingKeys,
     stop: StopSpec.optional(),
   },
   { error: "must be a mapping with `source`, `port` and so on" },

@@ -83,7 +83,11 @@ export const AdaptivePolicy = z.strictObject({
 });
 export type AdaptivePolicy = z.infer<typeof AdaptivePolicy>;
 
-export const Balancing = z.enum(["least-request", "round-robin"]);
+/**
+ * The less busy of two, in turn, the one that answers faster of two (peak EWMA), or by consistent hash (Maglev) of what
+ * `hash` names; requests without it go to the less busy of two.
+ */
+export const Balancing = z.enum(["least-request", "round-robin", "ewma", "maglev"]);
 
 export const ClusterPolicy = z.strictObject({
   connectTimeoutMs: z.int().min(1).default(2_000),
@@ -112,11 +116,23 @@ export const ClusterPolicy = z.strictObject({
   /** How much its requests matter when not all can be served; a caller inside the mesh may say otherwise. */
   priority: z.enum(["low", "normal", "high"]).default("normal"),
   balancing: Balancing.default("least-request"),
+  /** For `maglev`. `name` is empty for `address`. */
+  hash: z.strictObject({ by: z.enum(["header", "cookie", "query", "address"]), name: z.string() }).optional(),
+  /** A new endpoint's share grows evenly over this time; 0: all of it at once. Not for `maglev`. */
+  slowStartMs: z.int().min(0).default(0),
   outlier: OutlierPolicy.prefault({}),
   retry: RetryPolicy.prefault({}),
   hedge: HedgePolicy.optional(),
 });
 export type ClusterPolicy = z.infer<typeof ClusterPolicy>;
+
+export const ClusterPause = z.discriminatedUnion("kind", [
+  /** Everybody is told to come back later: 503. */
+  z.strictObject({ kind: z.literal("maintenance"), retryAfterSeconds: z.int().min(0) }),
+  /** Requests wait, `pendingMax` of them, and go on when this time is over. Another id begins it anew. */
+  z.strictObject({ kind: z.literal("hold"), id: z.string().min(1), forMs: z.int().min(1) }),
+]);
+export type ClusterPause = z.infer<typeof ClusterPause>;
 
 export const Cluster = z.strictObject({
   /** `service.formation`, like `api.shop`. */
@@ -136,6 +152,8 @@ export const Cluster = z.strictObject({
       z.strictObject({ by: z.literal("header"), name: z.string().min(1) }),
     ])
     .optional(),
+  /** An operator's word: nobody is asked now. Absent, as nearly always: go on. */
+  pause: ClusterPause.optional(),
   policy: ClusterPolicy.prefault({}),
 });
 export type Cluster = z.infer<typeof Cluster>;

@@ -1,7 +1,7 @@
 import { formatBytes, formatDuration } from "../base/units.ts";
 import { callLimitsText } from "./call-limits.ts";
 import type { Plan } from "./api.ts";
-import type { EdgeRoute, Release, ReleaseDependency, ReleaseService } from "./release.ts";
+import type { BalancingChoice, EdgeRoute, Release, ReleaseDependency, ReleaseService } from "./release.ts";
 import { actionTexts, matchText } from "./route.ts";
 import { specText, type ReleaseContent } from "./resolve.ts";
 import type { HealthCheck, ImageRef, RunSpec } from "./run-spec.ts";
@@ -48,6 +48,7 @@ function changeOf(
   const scale = difference("instances", String(before.instances), String(after.instances));
   const route = [
     ...listDifferences("edge", before.edge.map(edgeText), after.edge.map(edgeText)),
+    ...difference("balancing", balancingText(before.balancing), balancingText(after.balancing)),
     ...policyDifferences(before.dependencies, after.dependencies),
   ];
   const differences = [...run, ...scale, ...route];
@@ -122,6 +123,7 @@ function policyDifferences(
     ["call", ({ call }) => (call === undefined ? undefined : callLimitsText(call))],
     ["address", ({ address }) => address],
     ["proxyProtocol", ({ proxyProtocol }) => proxyProtocol],
+    ["balancing", ({ balancing }) => balancingText(balancing)],
     ["actions", ({ actions }) => (actions === undefined ? undefined : actionTexts(actions).join("; "))],
   ];
   return rows.flatMap(([field, read]) => {
@@ -213,6 +215,14 @@ function listDifferences(field: string, before: readonly string[], after: readon
 function difference(field: string, before: string | undefined, after: string | undefined): string[] {
   if (before === after) return [];
   return [`${field}: ${before ?? "(none)"} → ${after ?? "(none)"}`];
+}
+
+function balancingText(choice: BalancingChoice | undefined): string | undefined {
+  if (choice === undefined) return undefined;
+  const { balancing = "least-request", hash, slowStartMs } = choice;
+  const by = hash === undefined ? "" : ` by ${hash.by} ${hash.name}`.trimEnd();
+  const slowly = slowStartMs === undefined ? "" : `, slow start ${formatDuration(slowStartMs)}`;
+  return `${balancing}${by}${slowly}`;
 }
 
 function edgeText({ host, path, match, actions }: EdgeRoute): string {

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { CallLimits } from "./call-limits.ts";
-import { ProxyProtocol } from "./mesh.ts";
+import { ClusterPolicy, ProxyProtocol } from "./mesh.ts";
 import { Name } from "./names.ts";
 import { RouteActions, RouteMatch } from "./route.ts";
 import { RunSpec } from "./run-spec.ts";
@@ -13,6 +13,14 @@ export const EdgeRoute = z.strictObject({
   actions: RouteActions.optional(),
 });
 export type EdgeRoute = z.infer<typeof EdgeRoute>;
+
+/** How requests are spread over a service's instances; what is absent is the default. */
+export const BalancingChoice = ClusterPolicy.pick({
+  balancing: true,
+  hash: true,
+  slowStartMs: true,
+}).partial();
+export type BalancingChoice = z.infer<typeof BalancingChoice>;
 
 /** One declared dependency, resolved: which cluster answers on which local port. */
 export const ReleaseDependency = z.strictObject({
@@ -29,6 +37,7 @@ export const ReleaseDependency = z.strictObject({
   retriesMax: z.int().optional(),
   call: CallLimits.optional(),
   actions: RouteActions.optional(),
+  balancing: BalancingChoice.optional(),
 });
 export type ReleaseDependency = z.infer<typeof ReleaseDependency>;
 
@@ -40,6 +49,8 @@ export const ReleaseService = z.strictObject({
   /** Copies the manifest asks for; `gilliam scale` overrides it in the formation, not here. */
   instances: z.int().min(0),
   edge: z.array(EdgeRoute),
+  /** For everybody who calls it. */
+  balancing: BalancingChoice.optional(),
   dependencies: z.array(ReleaseDependency),
 });
 export type ReleaseService = z.infer<typeof ReleaseService>;
@@ -58,6 +69,17 @@ export const Release = z.strictObject({
 });
 export type Release = z.infer<typeof Release>;
 
+/** An operator's word about a service, since `sinceMs` (wall clock of control). A hold ends by itself. */
+export const ServicePause = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("maintenance"),
+    sinceMs: z.number(),
+    retryAfterSeconds: z.int().min(0),
+  }),
+  z.strictObject({ kind: z.literal("hold"), sinceMs: z.number(), forMs: z.int().min(1) }),
+]);
+export type ServicePause = z.infer<typeof ServicePause>;
+
 /** Desired state of one service of a formation. */
 export const ServiceDesire = z.strictObject({
   /** The release whose spec this service runs. */
@@ -71,6 +93,8 @@ export const ServiceDesire = z.strictObject({
       z.strictObject({ by: z.literal("header"), name: z.string().min(1) }),
     ])
     .optional(),
+  /** Set by `gilliam maintenance` and `gilliam hold`; outlives deploys, which are what it is for. */
+  pause: ServicePause.optional(),
 });
 export type ServiceDesire = z.infer<typeof ServiceDesire>;
 

@@ -6,7 +6,7 @@ import { imageDigest } from "./image.ts";
 import type { AuxiliarySpec, DependencyMapping, Manifest, ProcessSpec } from "./manifest.ts";
 import type { Protocol } from "./mesh.ts";
 import { parseServiceAddress, serviceAddress } from "./names.ts";
-import { dependencyActionsOf, edgeRouteOf } from "./resolve-route.ts";
+import { balancingOf, dependencyActionsOf, edgeRouteOf } from "./resolve-route.ts";
 import type { Release, ReleaseDependency, ReleaseService } from "./release.ts";
 import type { DependencySpec, HealthCheck, ImageRef, RunSpec } from "./run-spec.ts";
 
@@ -106,6 +106,7 @@ function resolveProcess(name: string, spec: ProcessSpec, input: ResolveInput): R
   const dependencies = Object.entries(spec.dependencies ?? {}).map(([key, value]) =>
     resolveDependency(key, typeof value === "number" ? { port: value } : value, input),
   );
+  const balancing = balancingOf(spec);
   return {
     name,
     kind: "process",
@@ -130,6 +131,7 @@ function resolveProcess(name: string, spec: ProcessSpec, input: ResolveInput): R
     },
     instances: spec.instances ?? 1,
     edge: (spec.edge ?? []).map(edgeRouteOf),
+    ...(balancing === undefined ? {} : { balancing }),
     dependencies: dependencies.map(({ declared }) => declared),
   };
 }
@@ -186,6 +188,7 @@ function resolveDependency(
   const optional = mapping.optional ?? false;
   const actions = dependencyActionsOf(mapping);
   const call = callLimitsOf(mapping);
+  const balancing = balancingOf(mapping);
   const declared: ReleaseDependency = {
     name,
     port: mapping.port,
@@ -200,6 +203,7 @@ function resolveDependency(
     ...(mapping.retries === undefined ? {} : { retriesMax: mapping.retries }),
     ...(call === undefined ? {} : { call }),
     ...(actions === undefined ? {} : { actions }),
+    ...(balancing === undefined ? {} : { balancing }),
   };
   const url = offered.url ?? plainUrl(protocol);
   return { spec: { name, port: mapping.port, protocol, optional, url }, declared };

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { formatDuration } from "../base/units.ts";
 
 /**
  * What hangs on a public route or a declared edge beyond its cluster, as control tells a proxy. Every part is optional;
@@ -34,6 +35,47 @@ export const RouteActions = z.strictObject({
   /** An answer without asking anybody. */
   respond: z
     .strictObject({ status: z.int().min(200).max(599), type: z.string(), body: z.string() })
+    .optional(),
+  /** How many requests each account may make; beyond, 429. Each worker of a proxy counts for itself. */
+  rateLimit: z
+    .strictObject({
+      requests: z.int().min(1),
+      windowMs: z.int().min(1),
+      /** At once, after a rest. */
+      burst: z.int().min(1),
+      /** Whose account: one for all, the client's address, the calling service, or the value of a header. */
+      key: z.union([z.enum(["route", "address", "service"]), z.strictObject({ header: z.string().min(1) })]),
+    })
+    .optional(),
+  /** Makes trouble on purpose: a delay, then perhaps an answer of its own. */
+  fault: z
+    .strictObject({
+      delayMs: z.int().min(1).optional(),
+      abort: z.int().min(400).max(599).optional(),
+      percent: z.number().min(0).max(100),
+      /** Only requests with this field. */
+      header: z.string().min(1).optional(),
+    })
+    .optional(),
+  /** Nobody is asked; everybody is told to come back. */
+  maintenance: z
+    .strictObject({
+      status: z.int().min(400).max(599),
+      retryAfterSeconds: z.int().min(0),
+      type: z.string(),
+      body: z.string(),
+    })
+    .optional(),
+  /** How long a request waits while there is no ready instance, instead of `pendingTimeoutMs`. */
+  holdMs: z.int().min(1).optional(),
+  /** Responses of text are compressed for clients that accept it. */
+  compress: z
+    .strictObject({
+      /** The first is preferred where a client likes several alike. */
+      codings: z.array(z.enum(["zstd", "br", "gzip"])).min(1),
+      /** Known to be shorter: left alone. */
+      bytesMin: z.int().min(0),
+    })
     .optional(),
   requestHeaders: HeaderEdits.optional(),
   responseHeaders: HeaderEdits.optional(),
@@ -102,13 +144,34 @@ export function routeId(route: RouteShape): string {
 export function actionTexts(actions: RouteActions | undefined): string[] {
   if (actions === undefined) return [];
   const { rewrite, redirect, respond, requestHeaders, responseHeaders } = actions;
+  const { rateLimit, fault, maintenance, holdMs, compress } = actions;
   return [
+    ...(maintenance === undefined ? [] : [`maintenance, ${maintenance.status}`]),
+    ...(rateLimit === undefined ? [] : [rateLimitText(rateLimit)]),
+    ...(fault === undefined ? [] : [faultText(fault)]),
+    ...(holdMs === undefined ? [] : [`hold up to ${formatDuration(holdMs)}`]),
     ...(rewrite === undefined ? [] : [`rewrite to ${rewrite}`]),
     ...(redirect === undefined ? [] : [`redirect ${redirect.status} to ${redirect.to}`]),
     ...(respond === undefined ? [] : [`respond ${respond.status}`]),
+    ...(compress === undefined ? [] : [`compress with ${compress.codings.join(", ")}`]),
     ...editTexts("request", requestHeaders),
     ...editTexts("response", responseHeaders),
   ];
+}
+
+function rateLimitText({ requests, windowMs, burst, key }: NonNullable<RouteActions["rateLimit"]>): string {
+  const whose =
+    typeof key === "object" ? ` for each ${key.header}` : key === "route" ? "" : ` for each ${key}`;
+  const more = burst === requests ? "" : `, ${burst} at once`;
+  return `at most ${requests} in ${formatDuration(windowMs)}${whose}${more}`;
+}
+
+function faultText({ delayMs, abort, percent, header }: NonNullable<RouteActions["fault"]>): string {
+  const what = [
+    ...(delayMs === undefined ? [] : [`delay ${formatDuration(delayMs)}`]),
+    ...(abort === undefined ? [] : [`abort ${abort}`]),
+  ];
+  return `fault for ${percent} %${header === undefined ? "" : ` with ${header}`}: ${what.join(", ")}`;
 }
 
 function editTexts(side: string, edits: HeaderEdits | undefined): string[] {

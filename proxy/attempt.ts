@@ -22,6 +22,7 @@ export class Attempt implements UpstreamUser {
   #upstream: Upstream | undefined;
   /** Where it counts as waiting for its answer. */
   #admission: Admission | undefined;
+  #sent = false;
   #sentMs = 0;
 
   constructor(exchange: Exchange) {
@@ -48,6 +49,7 @@ export class Attempt implements UpstreamUser {
   begin(endpoint: EndpointState, freshOnly: boolean): boolean {
     const { context } = this.#exchange;
     this.endpoint = endpoint;
+    this.#sent = false;
     this.#lease.take(endpoint);
     const { admission } = endpoint.cluster;
     if (admission !== undefined) {
@@ -78,6 +80,7 @@ export class Attempt implements UpstreamUser {
     to: number,
     nowMs: number,
   ): boolean {
+    this.#sent = true;
     this.#sentMs = nowMs;
     const { hostField, cluster } = this.endpoint!;
     let host = hostField === "" ? this.request.host : hostField;
@@ -117,9 +120,16 @@ export class Attempt implements UpstreamUser {
     if (cluster !== undefined && cluster.policy.inFlightPerEndpointMax !== 0) this.#makeRoom();
   }
 
-  /** It took too long: what is learned from it is that the cluster has too much to do. */
+  /** It took too long: what is learned from it is that the cluster has too much to do, and the endpoint is slow. */
   noteLate(): void {
+    this.noteOutrun();
     if (this.#admission !== undefined) this.#leave(true);
+  }
+
+  /** Given up unanswered: it would have taken at least so long. */
+  noteOutrun(): void {
+    if (!this.#sent || this.endpoint!.cluster.policy.balancing !== "ewma") return;
+    this.endpoint!.ewma.observeAtLeast(this.#tookMs(), this.#exchange.context.clock.nowMs());
   }
 
   onUpstreamReady(): void {
@@ -135,8 +145,10 @@ export class Attempt implements UpstreamUser {
   }
 
   onResponse(head: ResponseHead, bytes: Buffer, from: number, to: number, last: boolean): void {
-    const { hedge } = this.endpoint!.cluster.policy;
+    const { hedge, balancing } = this.endpoint!.cluster.policy;
     if (hedge !== undefined) this.endpoint!.cluster.latency.add(this.#tookMs());
+    if (balancing === "ewma")
+      this.endpoint!.ewma.observe(this.#tookMs(), this.#exchange.context.clock.nowMs());
     if (this.#admission !== undefined) this.#leave(head.status === 503 || head.status === 429);
     this.#exchange.onResponse(this, head, bytes, from, to, last);
   }

@@ -3,6 +3,7 @@ import type { Binding } from "./binding.ts";
 import type { Priority } from "./call-fields.ts";
 import type { ClusterState, EndpointState } from "./cluster.ts";
 import type { FailureCode } from "./failure.ts";
+import { hashKeyOf } from "./hash-key.ts";
 import type { RequestHead } from "./http1/request-head.ts";
 import type { Mesh } from "./mesh.ts";
 import { stickyCookie, stickyRelease } from "./sticky.ts";
@@ -39,9 +40,12 @@ export class Choice {
     avoid: EndpointState | undefined,
     priority: Priority,
     random: Random,
+    peerAddress: string,
   ): EndpointState | undefined {
     const { cluster } = this;
     if (cluster === undefined) return this.#none("no_cluster");
+    if (cluster.pause !== undefined)
+      return this.#none(cluster.pause.kind === "hold" ? "held" : "maintenance");
     if (cluster.endpoints.size === 0) return this.#none("no_endpoint");
     if (cluster.admission !== undefined && !cluster.admission.admits(priority))
       return this.#none("overloaded");
@@ -50,7 +54,9 @@ export class Choice {
       this.#release = stickyRelease(cluster.sticky, cluster.shares, request);
     }
     const stuckTo = this.#release;
-    const endpoint = cluster.choose(binding.split, stuckTo < 0 ? undefined : stuckTo, avoid, random);
+    const { hash } = cluster.policy;
+    const key = hash === undefined ? undefined : hashKeyOf(hash, request, peerAddress);
+    const endpoint = cluster.choose(binding.split, stuckTo < 0 ? undefined : stuckTo, avoid, random, key);
     if (endpoint === undefined) return this.#none("overloaded");
     this.#release = endpoint.release;
     if (sticky && endpoint.release !== stuckTo) {

@@ -7,6 +7,7 @@ import { SmoothSplit } from "./split.ts";
 
 function state(count: number, more: Record<string, unknown> = {}) {
   const events: string[] = [];
+  const clock = { nowMs: 0 };
   const spec = (size: number, extra: Record<string, unknown> = more) =>
     Cluster.parse({
       name: "api.shop",
@@ -25,11 +26,14 @@ function state(count: number, more: Record<string, unknown> = {}) {
     socketsLeft: true,
     onEmptied: ({ id }) => events.push(`emptied ${id}`),
     watch: (_, dueMs) => events.push(`watch ${dueMs}`),
+    nowMs: () => clock.nowMs,
+    wake: (name) => events.push(`wake ${name}`),
   });
   const random = seededRandom(1);
   const split = new SmoothSplit();
-  const choose = (avoid?: EndpointState) => cluster.choose(split, undefined, avoid, random);
-  return { cluster, events, spec, choose };
+  const choose = (avoid?: EndpointState, key?: string) =>
+    cluster.choose(split, undefined, avoid, random, key);
+  return { clock, cluster, events, spec, choose };
 }
 
 const fail = (cluster: ClusterState, id: string, times: number, nowMs = 0) => {
@@ -137,4 +141,68 @@ test.for([
 ] as const)("declared egress to %s:%i needs the Host %j", ([host, port, field]) => {
   const { cluster } = state(0, { endpoints: [{ id: "x", host, port, release: 0 }] });
   expect(cluster.endpoints.get("x")!.hostField).toBe(field);
+});
+
+test("the one that answers faster gets more, and one that got slow loses at once", () => {
+  const { cluster, choose } = state(2, { policy: { balancing: "ewma" } });
+  const [a, b] = [...cluster.endpoints.values()];
+  a!.ewma.observe(10, 1);
+  b!.ewma.observe(50, 1);
+  for (let count = 0; count < 20; count += 1) expect(choose()?.id).toBe("i0");
+  a!.ewma.observe(200, 2);
+  for (let count = 0; count < 20; count += 1) expect(choose()?.id).toBe("i1");
+});
+
+test("a key stays with its endpoint, moves while that one is out, and comes back", () => {
+  const { cluster, choose } = state(5, {
+    policy: { balancing: "maglev", hash: { by: "header", name: "x-user" } },
+  });
+  const home = choose(undefined, "ann")!;
+  expect(choose(undefined, "ann")).toBe(home);
+  const other = choose(home, "ann")!;
+  expect(other).not.toBe(home);
+  fail(cluster, home.id, 5);
+  expect(choose(undefined, "ann")).toBe(other);
+  cluster.onTick(1e6);
+  expect(choose(undefined, "ann")).toBe(home);
+  const users = Array.from({ length: 50 }, () => choose()?.id); // Without a key: any.
+  expect(new Set(users).size).toBe(5);
+});
+
+test("a new endpoint's share grows evenly; those from the beginning have theirs", () => {
+  const policy = { balancing: "round-robin", slowStartMs: 10_000 };
+  const { clock, cluster, spec, choose } = state(1, { policy });
+  const share = () => {
+    const ids = Array.from({ length: 2000 }, () => choose()?.id);
+    return ids.filter((id) => id === "i1").length / 2000;
+  };
+  clock.nowMs = 1000;
+  cluster.change(spec(2, { policy }));
+  expect(share()).toBeCloseTo(0.05, 1);
+  clock.nowMs = 6000;
+  expect(share()).toBeCloseTo(0.25, 1);
+  clock.nowMs = 11_000;
+  expect(share()).toBe(0.5);
+});
+
+test("a hold ends by itself and wakes who waits; the same one never begins twice", () => {
+  const { clock, cluster, events, spec } = state(1);
+  const hold = (id: string) => ({ pause: { kind: "hold", id, forMs: 5000 } });
+  clock.nowMs = 1000;
+  cluster.change(spec(1, hold("a")));
+  expect(cluster.pause).toEqual({ kind: "hold", untilMs: 6000 });
+  clock.nowMs = 3000;
+  cluster.change(spec(1, hold("a")));
+  expect(cluster.pause).toEqual({ kind: "hold", untilMs: 6000 });
+  expect(cluster.onTick(5999)).toBe(6000);
+  expect(cluster.onTick(6000)).toBe(Infinity);
+  expect(cluster.pause).toBeUndefined();
+  expect(events).toEqual(["watch 6000", "wake api.shop"]);
+  cluster.change(spec(1, hold("a")));
+  expect(cluster.pause).toBeUndefined();
+  clock.nowMs = 7000;
+  cluster.change(spec(1, hold("b")));
+  expect(cluster.pause).toEqual({ kind: "hold", untilMs: 12_000 });
+  cluster.change(spec(1, {}));
+  expect(cluster.pause).toBeUndefined();
 });

@@ -1,9 +1,12 @@
 import net from "node:net";
 import type { Random } from "../base/random.ts";
 import type { Cluster, ClusterPolicy, Endpoint, Protocol, ProxyProtocol } from "../model/mesh.ts";
+import { type Answer, maintenanceAnswer } from "./actions/answer.ts";
 import { Admission } from "./admission.ts";
 import { pickLeastRequest, pickRoundRobin } from "./balancer.ts";
 import type { Timed } from "./deadlines.ts";
+import { PeakEwma, pickLowestLoad } from "./ewma.ts";
+import { MaglevTable } from "./maglev.ts";
 import {
   type OutlierState,
   ejectableCount,
@@ -16,6 +19,7 @@ import {
 } from "./outlier.ts";
 import { QuantileEstimate } from "./quantile.ts";
 import { RetryBudget } from "./retry.ts";
+import { takesRequest } from "./slow-start.ts";
 import { type Share, type SmoothSplit } from "./split.ts";
 
 /** An upstream connection that waits for its next request. */
@@ -55,6 +59,10 @@ export class EndpointState {
   /** No longer in the configuration: gets nothing new. */
   removed = false;
   readonly outlier: OutlierState = freshOutlierState();
+  /** Response times; only kept up where the policy asks for them. */
+  readonly ewma = new PeakEwma();
+  /** When it joined others that were there already; -Infinity: it was there from the beginning. */
+  bornMs = -Infinity;
 
   constructor(endpoint: Endpoint, cluster: ClusterState) {
     this.id = endpoint.id;
@@ -90,6 +98,8 @@ interface Group {
   /** Those that are not ejected. */
   usable: EndpointState[];
   cursor: number;
+  /** Made when the first request asks for it. */
+  maglev: MaglevTable | undefined;
 }
 
 /** What a configuration makes of a cluster: ready, not yet in force. */
@@ -101,6 +111,14 @@ export interface ClusterChange {
   readonly removed: readonly EndpointState[];
 }
 
+/** What an operator asked for, as long as it lasts. */
+export type Pause =
+  | { readonly kind: "maintenance"; readonly answer: Answer }
+  | { readonly kind: "hold"; readonly untilMs: number };
+
+/** Choices of a consistent hash before any endpoint will do. */
+const HASH_ATTEMPTS_MAX = 8;
+
 /** What a cluster tells the engine. */
 export interface ClusterEvents {
   onEjected(endpoint: EndpointState): void;
@@ -111,6 +129,9 @@ export interface ClusterEvents {
   /** This process may open another connection. */
   readonly socketsLeft: boolean;
   watch(timed: Timed, dueMs: number): void;
+  nowMs(): number;
+  /** Those who wait for this cluster may try again. */
+  wake(cluster: string): void;
 }
 
 /** One service's endpoints, which of them may be used, and the budget for retries. Kept across configurations. */
@@ -136,7 +157,13 @@ export class ClusterState implements Timed {
   wheelPrevious: Timed | undefined;
   wheelTick = -1;
   readonly #events: ClusterEvents;
-  #whole: Group = { all: [], usable: [], cursor: 0 };
+  /** The last hold that was begun. */
+  #holdId = "";
+  /** While an operator wants nobody to be asked. */
+  pause: Pause | undefined;
+  #whole: Group = { all: [], usable: [], cursor: 0, maglev: undefined };
+  /** Until then some endpoint is new; 0 when none is. */
+  #coldUntilMs = 0;
   #byRelease = new Map<number, Group>();
 
   constructor(cluster: Cluster, events: ClusterEvents) {
@@ -180,7 +207,10 @@ export class ClusterState implements Timed {
     this.sticky = cluster.sticky;
     this.budget.change(cluster.policy.retry);
     this.admission = Admission.of(cluster.policy, this.admission);
+    const before = this.endpoints;
     this.endpoints = endpoints;
+    this.#noteBirths(before);
+    this.#changePause(cluster.pause);
     for (const endpoint of removed) endpoint.removed = true;
     const sameShares =
       cluster.split.length === this.shares.length &&
@@ -212,6 +242,7 @@ export class ClusterState implements Timed {
     release: number | undefined,
     avoid: EndpointState | undefined,
     random: Random,
+    hashKey?: string,
   ): EndpointState | undefined {
     let group = this.#whole;
     if (this.shares.length > 0) {
@@ -219,12 +250,87 @@ export class ClusterState implements Timed {
       group = (turn === undefined ? undefined : this.#byRelease.get(turn)) ?? this.#whole;
     }
     const candidates = this.#candidates(group, avoid);
-    const picked =
-      this.policy.balancing === "round-robin"
-        ? pickRoundRobin(candidates, group.cursor++, avoid)
-        : pickLeastRequest(candidates, random, avoid);
+    let picked = this.#pick(group, candidates, avoid, random, hashKey);
+    if (this.#coldUntilMs !== 0 && picked !== undefined)
+      picked = this.#warmer(picked, candidates, avoid, random);
     if (picked === undefined || picked.hasRoom) return picked;
     return candidates.find((endpoint) => endpoint.hasRoom);
+  }
+
+  #pick(
+    group: Group,
+    candidates: EndpointState[],
+    avoid: EndpointState | undefined,
+    random: Random,
+    hashKey: string | undefined,
+  ): EndpointState | undefined {
+    switch (this.policy.balancing) {
+      case "round-robin":
+        return pickRoundRobin(candidates, group.cursor++, avoid);
+      case "ewma":
+        return pickLowestLoad(candidates, random, this.#events.nowMs(), avoid);
+      case "maglev":
+        return (
+          (hashKey === undefined ? undefined : this.#pickByHash(group, hashKey, avoid)) ??
+          pickLeastRequest(candidates, random, avoid)
+        );
+      case "least-request":
+        return pickLeastRequest(candidates, random, avoid);
+    }
+  }
+
+  /** The endpoint that a key belongs to; while that one is out or was just tried, always the same other one. */
+  #pickByHash(group: Group, key: string, avoid: EndpointState | undefined): EndpointState | undefined {
+    group.maglev ??= new MaglevTable(group.all.map(({ id }) => id));
+    for (let attempt = 0; attempt < HASH_ATTEMPTS_MAX; attempt += 1) {
+      const endpoint = group.all[group.maglev.lookup(key, attempt)];
+      const fit = endpoint !== avoid && endpoint?.outlier.ejectedUntilMs === 0 && endpoint.hasRoom;
+      if (fit) return endpoint;
+    }
+    return undefined;
+  }
+
+  /** A new endpoint leaves a part of its requests to those that have been there longer. */
+  #warmer(
+    picked: EndpointState,
+    candidates: readonly EndpointState[],
+    avoid: EndpointState | undefined,
+    random: Random,
+  ): EndpointState {
+    const nowMs = this.#events.nowMs();
+    const windowMs = this.policy.slowStartMs;
+    if (nowMs >= this.#coldUntilMs) this.#coldUntilMs = 0;
+    if (this.policy.balancing === "maglev" || takesRequest(nowMs - picked.bornMs, windowMs, random))
+      return picked;
+    const warm = candidates.filter((other) => other !== avoid && nowMs - other.bornMs >= windowMs);
+    return pickLeastRequest(warm, random, avoid) ?? picked;
+  }
+
+  #noteBirths(before: ReadonlyMap<string, EndpointState>): void {
+    const windowMs = this.policy.slowStartMs;
+    if (windowMs === 0 || before.size === 0) {
+      this.#coldUntilMs = 0;
+      return;
+    }
+    const nowMs = this.#events.nowMs();
+    for (const endpoint of this.endpoints.values()) {
+      if (before.get(endpoint.id) === endpoint) continue;
+      endpoint.bornMs = nowMs;
+      this.#coldUntilMs = nowMs + windowMs;
+    }
+  }
+
+  #changePause(pause: Cluster["pause"]): void {
+    const before = this.pause;
+    if (pause === undefined) this.pause = undefined;
+    else if (pause.kind === "maintenance") {
+      this.pause = { kind: "maintenance", answer: maintenanceAnswer(this.name, pause.retryAfterSeconds) };
+    } else if (pause.id !== this.#holdId) {
+      this.#holdId = pause.id;
+      const untilMs = this.#events.nowMs() + pause.forMs;
+      this.pause = { kind: "hold", untilMs };
+      this.#events.watch(this, untilMs);
+    } else if (before?.kind !== "hold") this.pause = undefined; // Its time was over already.
   }
 
   /** The narrowest circle that holds somebody else than `avoid`: an ejected endpoint may answer, one just tried did not. */
@@ -286,7 +392,7 @@ export class ClusterState implements Timed {
 
   /** Lets endpoints back in whose ejection is over. */
   onTick(nowMs: number): number {
-    let nextMs = Infinity;
+    let nextMs = this.#endHold(nowMs);
     let changed = false;
     for (const { outlier } of this.endpoints.values()) {
       if (outlier.ejectedUntilMs === 0) continue;
@@ -301,12 +407,21 @@ export class ClusterState implements Timed {
     return nextMs;
   }
 
+  /** When to look again; Infinity when nothing is held. */
+  #endHold(nowMs: number): number {
+    if (this.pause?.kind !== "hold") return Infinity;
+    if (nowMs < this.pause.untilMs) return this.pause.untilMs;
+    this.pause = undefined;
+    this.#events.wake(this.name);
+    return Infinity;
+  }
+
   #regroup(all: EndpointState[]): void {
-    this.#whole = groupOf(all, this.#whole.cursor);
+    this.#whole = groupOf(all, this.#whole);
     const byRelease = new Map<number, Group>();
     for (const share of this.shares) {
       const members = this.#whole.all.filter(({ release }) => release === share.release);
-      const group = groupOf(members, this.#byRelease.get(share.release)?.cursor ?? 0);
+      const group = groupOf(members, this.#byRelease.get(share.release));
       byRelease.set(share.release, group);
       share.usable = group.usable.length > 0;
     }
@@ -323,8 +438,17 @@ function holdsOther(members: readonly EndpointState[], avoid: EndpointState | un
   return members.length > 1 || (members.length === 1 && members[0] !== avoid);
 }
 
-function groupOf(all: EndpointState[], cursor: number): Group {
+/** `before` is what it was: its place in turn stays, and its table while the members do. */
+function groupOf(all: EndpointState[], before: Group | undefined): Group {
   const whole = all.every(({ outlier }) => outlier.ejectedUntilMs === 0);
-  const usable = whole ? all : all.filter(({ outlier }) => outlier.ejectedUntilMs === 0);
-  return { all, usable, cursor };
+  return {
+    all,
+    usable: whole ? all : all.filter(({ outlier }) => outlier.ejectedUntilMs === 0),
+    cursor: before?.cursor ?? 0,
+    maglev: before?.maglev !== undefined && sameMembers(before.all, all) ? before.maglev : undefined,
+  };
+}
+
+function sameMembers(a: readonly EndpointState[], b: readonly EndpointState[]): boolean {
+  return a === b || (a.length === b.length && a.every((member, index) => b[index] === member));
 }

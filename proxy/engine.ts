@@ -158,13 +158,13 @@ class ProxyEngine implements Engine {
 
   constructor({ clock, random, log, limits, http2Limits, pressure, onAccess, onSlice, name }: EngineOptions) {
     const stats = new EngineStats();
+    const allLimits = { ...DEFAULT_LIMITS, ...limits };
     const onFault = (error: unknown): void => {
       stats.faults += 1;
       log.error({ err: error }, "a fault of the proxy ended a connection");
     };
     const wheel = new DeadlineWheel(clock, onFault);
     this.#onSlice = onSlice;
-    const allLimits = { ...DEFAULT_LIMITS, ...limits };
     this.#context = {
       name,
       clock,
@@ -173,7 +173,7 @@ class ProxyEngine implements Engine {
       limits: allLimits,
       http2Limits: { ...defaultHttp2Limits(), ...http2Limits },
       scheduleFlush: createFlushBatch(),
-      mesh: new Mesh(log, stats, wheel, allLimits.socketsMax),
+      mesh: new Mesh(log, stats, wheel, allLimits),
       stats,
       wheel,
       pressure: pressure ?? { level: 0 },

@@ -14,14 +14,16 @@ export function whereOf({ context, origin, endpoint, binding, requestId }: Excha
 }
 
 /** What it waited for in vain. */
-export function waitedText({ context, binding }: Exchange, missing: FailureCode): string {
+export function waitedText({ context, binding, pendingMs }: Exchange, missing: FailureCode): string {
   const name = binding?.cluster ?? "";
   const what: Partial<Record<FailureCode, string>> = {
     no_cluster: `"${name}" is not in the configuration of this proxy (epoch ${context.mesh.epoch})`,
     no_endpoint: `"${name}" has no ready instance`,
+    held: `"${name}" is held by an operator`,
+    maintenance: `"${name}" is closed for maintenance`,
     overloaded: `every connection to "${name}" is in use`,
   };
-  return `${what[missing] ?? missing}, waited ${context.limits.pendingTimeoutMs} ms`;
+  return `${what[missing] ?? missing}, waited ${pendingMs} ms`;
 }
 
 /** Which deadline passed, and how long it was. `responding`: the response had begun. */

@@ -1,5 +1,7 @@
 import { type Answer, answerHead } from "./actions/answer.ts";
 import type { CompiledActions } from "./actions/compile.ts";
+import { isCompressible, negotiate, negotiatedHead } from "./actions/compression.ts";
+import { CompressedBody, type CompressedBodyUser } from "./actions/compressed-body.ts";
 import { editResponse } from "./actions/header-edits.ts";
 import { actOnRequest } from "./actions/request.ts";
 import type { Attempt } from "./attempt.ts";
@@ -13,6 +15,7 @@ import { PRIORITY, type Priority, deadlineLines, priorityLine } from "./call-fie
 import { lapseText, waitedText, whereOf } from "./exchange-text.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "./failure.ts";
 import { recordExchange } from "./finish.ts";
+import { fieldValue } from "./headers.ts";
 import { BODY, RequestHead } from "./http1/request-head.ts";
 import type { ResponseHead } from "./http1/response-head.ts";
 import { isGrpc } from "./grpc-status.ts";
@@ -33,19 +36,20 @@ const OUT_OF_SOCKETS = /\b(?:EADDRNOTAVAIL|EMFILE|ENFILE|ENOBUFS)\b/;
 
 const PHASE = {
   idle: 0,
-  waiting: 1, // For an endpoint, or until the next try.
-  connecting: 2,
-  sending: 3,
-  responding: 4,
-  tunnel: 5,
+  delayed: 1, // A fault of its route makes it wait before anybody is asked.
+  waiting: 2, // For an endpoint, or until the next try.
+  connecting: 3,
+  sending: 4,
+  responding: 5,
+  tunnel: 6,
 } as const;
 type Phase = (typeof PHASE)[keyof typeof PHASE];
 
 /**
  * One request from its first byte to its log line. Every way it can end leads through `#finish`, once.
- * idle → waiting ⇄ connecting → sending → (again, see retry.ts) → responding → idle.
+ * idle → (delayed →) waiting ⇄ connecting → sending → (again, see retry.ts) → responding → idle.
  */
-export class Exchange implements Waiter {
+export class Exchange implements Waiter, CompressedBodyUser {
   readonly request = new RequestHead();
   readonly context: EngineContext;
   readonly origin: ExchangeOrigin;
@@ -77,6 +81,12 @@ export class Exchange implements Waiter {
   #staleRetried = false;
   /** Of its route or declared edge; undefined for nearly all. */
   #actions: CompiledActions | undefined;
+  /** Lines for the response that its route adds. */
+  #routeFields = "";
+  /** What is said when a delay is over; undefined: it goes on. */
+  #afterDelay: Answer | undefined;
+  /** Between the response and the client, where the route compresses. */
+  #compressed: CompressedBody | undefined;
   #hedged = false;
   /** The time while the read is handled that the request came in with; else 0. */
   #readMs = 0;
@@ -112,6 +122,7 @@ export class Exchange implements Waiter {
     this.#race.leader.endpoint = undefined;
     this.upgraded = false;
     this.clientTarget = "";
+    this.#routeFields = "";
     this.requestComplete = last;
     this.requestId = this.request.requestId === "" ? this.context.newRequestId() : this.request.requestId;
     this.#responseStarted = false;
@@ -176,7 +187,8 @@ export class Exchange implements Waiter {
 
   onDownstreamDrained(): void {
     this.#patience.clientStalled = false;
-    this.#race.leader.resume();
+    if (this.#compressed === undefined) this.#race.leader.resume();
+    else this.#compressed.resume();
     if (this.#phase === PHASE.responding) this.#expectProgress();
   }
 
@@ -217,15 +229,71 @@ export class Exchange implements Waiter {
     if (last) attempt.letGo();
     const edits = this.#actions?.responseHeaders;
     const told = edits === undefined ? head : editResponse(head, edits);
-    const flowing = this.#downstream.respond(told, this.#choice.setCookie, bytes, from, to, last);
+    const extra = this.#choice.setCookie + this.#routeFields;
+    if (this.#actions?.compress !== undefined)
+      return this.#respondCompressed(told, extra, bytes, from, to, last);
+    this.#respond(told, extra, bytes, from, to, last);
+  }
+
+  #respond(head: ResponseHead, extra: string, bytes: Buffer, from: number, to: number, last: boolean): void {
+    const flowing = this.#downstream.respond(head, extra, bytes, from, to, last);
     if (last) return this.#finish();
     if (!flowing) this.#stall();
-    this.#awaitByte(nowMs);
+    this.#expectProgress();
+  }
+
+  /** On a route that compresses: as the client likes it, and as long as not too many are being compressed. */
+  #respondCompressed(
+    head: ResponseHead,
+    extra: string,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    last: boolean,
+  ): void {
+    const { stats, limits } = this.context;
+    const { bytesMin, codings } = this.#actions!.compress!;
+    if (!isCompressible(head, bytesMin)) return this.#respond(head, extra, bytes, from, to, last);
+    const room = stats.compressing < limits.compressionsMax;
+    const coding = room ? negotiate(fieldValue(this.request.fields, "accept-encoding"), codings) : undefined;
+    const flushing = head.body !== BODY.length;
+    const told = negotiatedHead(head, coding);
+    if (coding === undefined) return this.#respond(told, extra, bytes, from, to, last);
+    this.bytesOut = 0;
+    this.#compressed = new CompressedBody(coding, flushing, this.#downstream, stats, this);
+    this.#downstream.respond(told, extra, NO_BYTES, 0, 0, false);
+    this.#compress(bytes, from, to, last);
+  }
+
+  #compress(bytes: Buffer, from: number, to: number, last: boolean): void {
+    if (!this.#compressed!.write(bytes, from, to, last)) this.#race.leader.pause();
+    this.#expectProgress();
+  }
+
+  onCompressedSent(bytes: number, flowing: boolean): void {
+    this.bytesOut += bytes;
+    if (!flowing) this.#patience.clientStalled = true;
+    this.#expectProgress();
+  }
+
+  onCompressedOver(): void {
+    this.#finish();
+  }
+
+  onCompressorDrained(): void {
+    this.#race.leader.resume();
+    this.#expectProgress();
+  }
+
+  onCompressorFailed(error: Error): void {
+    this.#race.abandon();
+    this.#fail("internal", `cannot compress: ${error.message}`);
   }
 
   onResponseData(bytes: Buffer, from: number, to: number, last: boolean): void {
-    this.bytesOut += to - from;
     if (last) this.#race.leader.letGo();
+    if (this.#compressed !== undefined) return this.#compress(bytes, from, to, last);
+    this.bytesOut += to - from;
     const flowing = this.#downstream.sendData(bytes, from, to, last);
     if (last) return this.#finish();
     if (!flowing) this.#stall();
@@ -235,6 +303,7 @@ export class Exchange implements Waiter {
   /** What follows the body, names and values in turn: the response is over. */
   onResponseTrailers(fields: readonly string[]): void {
     this.#race.leader.letGo();
+    if (this.#compressed !== undefined) return this.#compressed.endWith(fields);
     this.#downstream.sendTrailers(fields);
     this.#finish();
   }
@@ -251,7 +320,7 @@ export class Exchange implements Waiter {
     const { idleTimeoutMs } = this.endpoint!.cluster.policy;
     const tunnel = this.#downstream.openTunnel(
       head,
-      this.#choice.setCookie,
+      this.#choice.setCookie + this.#routeFields,
       upstream.giveWire(),
       idleTimeoutMs,
       () => {
@@ -326,15 +395,29 @@ export class Exchange implements Waiter {
     return this.origin.bindingTo(route.cluster);
   }
 
-  /** What its route does before anybody is asked. False: it has been answered. */
+  /** What its route does before anybody is asked. False: it has been answered, or is delayed. */
   #act(actions: CompiledActions): boolean {
     const { request } = this;
     const { target } = request;
-    const verdict = actOnRequest(actions, request, this.context.limits.targetBytesMax);
+    const verdict = actOnRequest(actions, {
+      request,
+      from: this.origin.from,
+      peerAddress: this.#downstream.peerAddress,
+      nowMs: this.#readMs,
+      random: this.context.random,
+      targetBytesMax: this.context.limits.targetBytesMax,
+    });
     if (request.target !== target) this.clientTarget = target;
     switch (verdict.kind) {
       case "go":
+        this.#routeFields = verdict.fields;
         return true;
+      case "delay":
+        this.#routeFields = verdict.fields;
+        this.#afterDelay = verdict.answer;
+        this.#phase = PHASE.delayed;
+        this.#patience.await(this.#readMs + verdict.delayMs);
+        return false;
       case "bad":
         this.#fail("bad_target", verdict.what);
         return false;
@@ -359,10 +442,24 @@ export class Exchange implements Waiter {
     this.#finish();
   }
 
+  #endDelay(): void {
+    const answer = this.#afterDelay;
+    this.#phase = PHASE.waiting;
+    if (answer === undefined) this.#dispatch();
+    else this.#answer(answer);
+  }
+
+  /** How long it may wait for an endpoint. */
+  get pendingMs(): number {
+    return this.#actions?.holdMs ?? this.context.limits.pendingTimeoutMs;
+  }
+
   /** Finds an endpoint, or waits for one within bounds. */
   #dispatch(): void {
     if (this.#dispatchNow()) return;
-    const { mesh, limits, clock } = this.context;
+    const { mesh, clock } = this.context;
+    const pause = this.#choice.cluster?.pause;
+    if (pause?.kind === "maintenance") return this.#answer(pause.answer);
     if (this.priority === PRIORITY.low && this.#choice.missing === "overloaded") {
       return this.#fail(
         "shed",
@@ -374,7 +471,10 @@ export class Exchange implements Waiter {
     if (!mesh.wait(name, this, max, this.priority === PRIORITY.high))
       return this.#fail("overloaded", `${max} requests wait already`);
     this.#phase = PHASE.waiting;
-    this.#patience.await(clock.nowMs() + limits.pendingTimeoutMs);
+    const nowMs = clock.nowMs();
+    // Who is held waits for the end of it, and then for an endpoint like everybody.
+    const beginMs = pause === undefined ? nowMs : Math.max(nowMs, pause.untilMs);
+    this.#patience.await(beginMs + this.pendingMs);
   }
 
   #dispatchNow(): boolean {
@@ -385,10 +485,22 @@ export class Exchange implements Waiter {
       this.#fail("shed", "this proxy is short of memory or time, and other requests matter more");
       return true;
     }
-    const endpoint = choice.next(binding, this.request, this.endpoint, this.priority, this.context.random);
+    const endpoint = this.#chooseOther(this.endpoint);
     if (endpoint === undefined) return false;
     this.#try(endpoint, false);
     return true;
+  }
+
+  #chooseOther(avoid: EndpointState | undefined): EndpointState | undefined {
+    const { random } = this.context;
+    return this.#choice.next(
+      this.binding!,
+      this.request,
+      avoid,
+      this.priority,
+      random,
+      this.#downstream.peerAddress,
+    );
   }
 
   #entered(): void {
@@ -512,13 +624,7 @@ export class Exchange implements Waiter {
     if (this.#phase !== PHASE.sending || !cluster.hasOther(first.endpoint!) || !cluster.budget.withdraw()) {
       return;
     }
-    const endpoint = this.#choice.next(
-      this.binding!,
-      this.request,
-      first.endpoint,
-      this.priority,
-      this.context.random,
-    );
+    const endpoint = this.#chooseOther(first.endpoint);
     if (endpoint === undefined || endpoint === first.endpoint) return;
     this.#hedged = true;
     this.#countRetry();
@@ -573,6 +679,7 @@ export class Exchange implements Waiter {
 
   #expire(lapse: Lapse): void {
     const { missing, cluster } = this.#choice;
+    if (this.#phase === PHASE.delayed && lapse === "phase") return this.#endDelay();
     this.#stopTimer();
     if (lapse !== "whole" && this.#phase === PHASE.sending) this.#race.leader.noteLate();
     this.#race.abandon();
@@ -609,6 +716,8 @@ export class Exchange implements Waiter {
       this.context.mesh.stopWaiting(this.binding.cluster, this);
     }
     this.#phase = PHASE.idle;
+    this.#compressed?.end();
+    this.#compressed = undefined;
     this.#patience.end();
     if (this.#timer !== undefined) this.#stopTimer();
     this.#choice.cluster = undefined;

@@ -18,6 +18,7 @@ export const STATUS_BY_CODE = {
   expectation_failed: 417,
   misdirected: 421, // Not for this connection: its certificate names others, or its scheme is not the connection's.
   head_too_large: 431,
+  rate_limited: 429,
   client_gone: 499, // nginx's "client closed request"; only logs see it.
   internal: 500,
   upgrade_unsupported: 501, // The instance speaks HTTP/2 and takes no WebSocket over it (RFC 8441 3).
@@ -31,6 +32,9 @@ export const STATUS_BY_CODE = {
   overloaded: 503,
   sockets_exhausted: 503, // Ports or descriptors of this machine, for a connection upstream.
   shed: 503, // Of too low a priority to be served now.
+  maintenance: 503, // Or what the route says.
+  held: 503, // Paused by an operator, for longer than this request may wait.
+  fault_injected: 503, // Or what the route says.
   too_many_connections: 503,
   draining: 503,
   deadline_exceeded: 504, // The caller's own deadline.
@@ -50,6 +54,7 @@ const PHRASES: Record<number, string> = {
   414: "URI Too Long",
   417: "Expectation Failed",
   421: "Misdirected Request",
+  429: "Too Many Requests",
   431: "Request Header Fields Too Large",
   499: "Client Closed Request",
   500: "Internal Server Error",
@@ -83,6 +88,7 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   misdirected:
     "Ask again on a connection of its own; the host needs a certificate (see `tls` in proxy/README.md).",
   head_too_large: "Send fewer or shorter header fields and cookies.",
+  rate_limited: "Wait as long as `retry-after` says, or raise `rateLimit` of the route in gilliam.yaml.",
   client_gone: "",
   internal: "See the proxy's log and report it: this is a fault in Gilliam.",
   coding_unknown: "Use no other transfer coding than chunked.",
@@ -93,6 +99,9 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   no_configuration: "Wait until control is up; see `gilliam status`.",
   no_cluster: "If it was just declared, try again; else see `gilliam status`.",
   no_endpoint: "See `gilliam status`: no instance is ready.",
+  maintenance: "Come back later. An operator ends it: gilliam maintenance SERVICE off.",
+  held: "Try again later. An operator ends it: gilliam hold SERVICE off.",
+  fault_injected: "This is `fault` of the route in gilliam.yaml.",
   overloaded: "Try again later, or `gilliam scale` the service.",
   sockets_exhausted: "Try again later; raise the limit of open files, or the range of local ports.",
   shed: "Try again later, `gilliam scale` the service, or give the call a higher `priority`.",

@@ -52,6 +52,10 @@ export interface EngineLimits extends PressurePolicy {
    * requests wait for a connection. 0 is no limit.
    */
   readonly socketsMax: number;
+  /** Accounts that one rate limit remembers; beyond, the one let through longest ago begins anew. */
+  readonly rateLimitKeysMax: number;
+  /** Responses compressed at the same time, some 300 kB each; beyond, they go out as they are. */
+  readonly compressionsMax: number;
 }
 
 export const DEFAULT_LIMITS: EngineLimits = {
@@ -79,6 +83,8 @@ export const DEFAULT_LIMITS: EngineLimits = {
   shedNormalPercent: 95,
   shedLowLagMs: 250,
   shedNormalLagMs: 1_000,
+  rateLimitKeysMax: 50_000,
+  compressionsMax: 256,
 };
 
 /** Each limit as a setting of edge and sidecar: `GILLIAM_LIMIT_` and its name in capitals, a number in its own unit. */

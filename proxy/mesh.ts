@@ -4,9 +4,11 @@ import type { Cluster, MeshConfig, ProxyReport, PublicRoute } from "../model/mes
 import { routeKey, sameRequests } from "../model/route.ts";
 import { type CompiledActions, compileActions } from "./actions/compile.ts";
 import { problemOfActions } from "./actions/problems.ts";
+import { ActionStates } from "./actions/states.ts";
 import type { Binding } from "./binding.ts";
 import { type ClusterChange, ClusterState, type ClusterEvents, type EndpointState } from "./cluster.ts";
 import type { DeadlineWheel, Timed } from "./deadlines.ts";
+import type { EngineLimits } from "./limits.ts";
 import { type RouteTable, buildRoutes, routeSteps } from "./routing.ts";
 import type { EngineStats } from "./stats.ts";
 
@@ -81,15 +83,17 @@ interface Prepared {
   readonly gone: readonly ClusterState[];
   readonly routes: RouteTable;
   readonly edgeActions: ReadonlyMap<string, CompiledActions>;
+  readonly states: ActionStates;
 }
 
 /** The configuration in force and what lives on across configurations: endpoints with work, ejections, who waits. */
 export class Mesh implements ClusterEvents {
   epoch = 0;
   clusters: ReadonlyMap<string, ClusterState> = new Map();
-  routes: RouteTable = buildRoutes([]);
+  routes: RouteTable;
   /** By the id of a declared edge; the few that have any. */
   #edgeActions: ReadonlyMap<string, CompiledActions> = new Map();
+  #actionStates: ActionStates;
   readonly #log: Log;
   readonly #stats: EngineStats;
   readonly #wheel: DeadlineWheel;
@@ -100,8 +104,10 @@ export class Mesh implements ClusterEvents {
 
   readonly #socketsMax: number;
 
-  constructor(log: Log, stats: EngineStats, wheel: DeadlineWheel, socketsMax: number) {
-    this.#socketsMax = socketsMax;
+  constructor(log: Log, stats: EngineStats, wheel: DeadlineWheel, limits: EngineLimits) {
+    this.#socketsMax = limits.socketsMax;
+    this.#actionStates = new ActionStates(limits.rateLimitKeysMax);
+    this.routes = buildRoutes([], this.#actionStates);
     this.#log = log;
     this.#stats = stats;
     this.#wheel = wheel;
@@ -130,6 +136,7 @@ export class Mesh implements ClusterEvents {
 
   *#prepare(config: MeshConfig): Steps<Prepared> {
     const before = this.clusters;
+    const states = this.#actionStates.next();
     const clusters = new Map<string, ClusterState>();
     const changes: [ClusterState, ClusterChange][] = [];
     for (const cluster of config.clusters) {
@@ -140,17 +147,17 @@ export class Mesh implements ClusterEvents {
     }
     const gone = Array.from(before.values()).filter(({ name }) => !clusters.has(name));
     yield;
-    const routes = yield* routeSteps(config.routes);
+    const routes = yield* routeSteps(config.routes, states);
     const edgeActions = new Map<string, CompiledActions>();
     for (const { id, actions } of config.edges) {
-      if (actions !== undefined) edgeActions.set(id, compileActions(actions, "prefix", "/"));
+      if (actions !== undefined) edgeActions.set(id, compileActions(actions, id, states, "prefix", "/"));
       yield;
     }
-    return { epoch: config.epoch, clusters, changes, gone, routes, edgeActions };
+    return { epoch: config.epoch, clusters, changes, gone, routes, edgeActions, states };
   }
 
   /** Returns the endpoints that are no longer there. */
-  #swap({ epoch, clusters, changes, gone, routes, edgeActions }: Prepared): EndpointState[] {
+  #swap({ epoch, clusters, changes, gone, routes, edgeActions, states }: Prepared): EndpointState[] {
     const removed: EndpointState[] = [];
     for (const [state, change] of changes) for (const endpoint of state.take(change)) removed.push(endpoint);
     for (const state of gone) for (const endpoint of state.removeAll()) removed.push(endpoint);
@@ -158,6 +165,8 @@ export class Mesh implements ClusterEvents {
     this.clusters = clusters;
     this.routes = routes;
     this.#edgeActions = edgeActions;
+    this.#actionStates = states;
+    states.settle();
     for (const endpoint of removed) if (endpoint.inFlight > 0) this.#leaving.add(endpoint);
     this.wakeAll();
     return removed;
@@ -215,6 +224,10 @@ export class Mesh implements ClusterEvents {
 
   get socketsLeft(): boolean {
     return this.#socketsMax === 0 || this.#stats.sockets < this.#socketsMax;
+  }
+
+  nowMs(): number {
+    return this.#wheel.coarseNowMs();
   }
 
   watch(timed: Timed, dueMs: number): void {

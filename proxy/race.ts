@@ -30,6 +30,7 @@ export class Race {
     const loser = winner === rival ? this.leader : rival;
     this.leader = winner;
     this.#rival = undefined;
+    loser.noteOutrun();
     loser.abandon();
     loser.release();
     return winner === rival;

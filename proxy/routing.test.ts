@@ -1,10 +1,11 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { PublicRoute } from "../model/mesh.ts";
+import { ActionStates } from "./actions/states.ts";
 import { type RouteMatch, routeId, sameRequests } from "../model/route.ts";
 import {
   type RoutedRequest,
-  buildRoutes,
+  buildRoutes as buildRoutesWith,
   hasField,
   hostOf,
   isAmbiguousPath,
@@ -13,6 +14,7 @@ import {
   routingPath,
 } from "./routing.ts";
 
+const buildRoutes = (list: readonly PublicRoute[]) => buildRoutesWith(list, new ActionStates(10));
 const request = (host: string, target: string, method = "GET", fields = ""): RoutedRequest => ({
   host,
   target,

@@ -2,6 +2,7 @@ import { type Steps, atOnce } from "../base/slices.ts";
 import type { PublicRoute } from "../model/mesh.ts";
 import { conditionCount } from "../model/route.ts";
 import { type CompiledActions, compileActions } from "./actions/compile.ts";
+import type { ActionStates } from "./actions/states.ts";
 import { addPattern, type PatternNode, findPattern, newPatternNode } from "./route-pattern.ts";
 
 /** What of a request decides its route. */
@@ -49,17 +50,17 @@ export interface RouteTable {
   readonly wildcard: ReadonlyMap<string, HostRoutes>;
 }
 
-export function buildRoutes(routes: readonly PublicRoute[]): RouteTable {
-  return atOnce(routeSteps(routes));
+export function buildRoutes(routes: readonly PublicRoute[], states: ActionStates): RouteTable {
+  return atOnce(routeSteps(routes, states));
 }
 
-export function* routeSteps(routes: readonly PublicRoute[]): Steps<RouteTable> {
+export function* routeSteps(routes: readonly PublicRoute[], states: ActionStates): Steps<RouteTable> {
   const exact = new Map<string, CompiledRoute[]>();
   const wildcard = new Map<string, CompiledRoute[]>();
   for (const route of routes) {
     const isWildcard = route.host.startsWith("*.");
     const table = isWildcard ? wildcard : exact;
-    addTo(table, isWildcard ? route.host.slice(2) : route.host, compileRoute(route));
+    addTo(table, isWildcard ? route.host.slice(2) : route.host, compileRoute(route, states));
     yield;
   }
   return { exact: yield* hostSteps(exact), wildcard: yield* hostSteps(wildcard) };
@@ -74,7 +75,10 @@ function* hostSteps(table: ReadonlyMap<string, CompiledRoute[]>): Steps<Map<stri
   return hosts;
 }
 
-function compileRoute({ id, path, match, cluster, actions }: PublicRoute): CompiledRoute {
+function compileRoute(
+  { id, path, match, cluster, actions }: PublicRoute,
+  states: ActionStates,
+): CompiledRoute {
   const kind = match?.kind ?? "prefix";
   const count = conditionCount(match);
   return {
@@ -91,7 +95,7 @@ function compileRoute({ id, path, match, cluster, actions }: PublicRoute): Compi
             headers: Object.entries(match?.headers ?? {}),
             query: Object.entries(match?.query ?? {}),
           },
-    actions: actions === undefined ? undefined : compileActions(actions, kind, path),
+    actions: actions === undefined ? undefined : compileActions(actions, id, states, kind, path),
   };
 }
 

@@ -71,6 +71,8 @@ export class EngineStats {
   /** Second attempts beside a slow first one, and how many of them answered first. */
   hedges = 0;
   hedgesWon = 0;
+  /** Responses being compressed. */
+  compressing = 0;
 
   /** Open ones, of both sides. */
   get sockets(): number {

@@ -118,6 +118,7 @@ const CONTENT: FakeControl["handlers"] = {
   up: () => ({ value: formation() }),
   down: () => ({ value: formation() }),
   scale: () => ({ value: formation() }),
+  pause: () => ({ value: formation() }),
   canary: () => ({ value: formation() }),
   promote: () => ({ value: formation() }),
   rollback: () => ({ value: formation({ current: 3 }) }),

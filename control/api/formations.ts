@@ -77,6 +77,15 @@ function writeRoutes(app: FastifyInstance, parts: ApiParts): void {
       return view(parts, nameOf(params));
     },
   );
+  peopleRoute(
+    app,
+    "pause",
+    "Send callers of a service away for maintenance, let them wait while something is switched, or end either.",
+    async ({ params, body }) => {
+      await formations.pause(nameOf(params), body);
+      return view(parts, nameOf(params));
+    },
+  );
   peopleRoute(app, "promote", "Make a canary what runs.", async ({ params, body }) => {
     await formations.promote(nameOf(params), body.service);
     return view(parts, nameOf(params));

@@ -227,6 +227,24 @@ processes:
     expect(releases.map(({ summary }) => summary)[0]).toContain("web: source: changed");
   });
 
+  test("in maintenance or on hold, proxies are told, status says so, and a deploy changes nothing about it", async () => {
+    await bed.deploy();
+    const pause = (body: object) => bed.post(FormationView, "/v1/formations/shop/pause", body);
+    const web = (view: FormationView) => view.services.find(({ name }) => name === "web");
+    const closed = await pause({ kind: "maintenance", service: "web", retryAfterSeconds: 300 });
+    expect(web(closed)?.explanation).toContain("`gilliam maintenance web off` opens it.");
+    await bed.deploy(SHOP, { version: "2" });
+    const still = await bed.read(FormationView, "/v1/formations/shop");
+    expect(web(still)?.explanation).toContain("Closed for maintenance");
+    const held = await pause({ kind: "hold", service: "web", forMs: 10_000 });
+    expect(web(held)?.explanation).toContain("Requests are held for 10s more");
+    const open = await pause({ kind: "none", service: "web" });
+    expect(web(open)?.explanation).not.toContain("held");
+    expect(
+      (await bed.ask("POST", "/v1/formations/shop/pause", { kind: "none", service: "wob" })).status,
+    ).toBe(404);
+  });
+
   test("releases beyond what is kept go, those in use stay", async () => {
     for (let version = 1; version <= 24; version++) await bed.deploy(SHOP, { version: String(version) });
     const numbers = bed.control.parts.store.releasesOf("shop").map(({ number }) => number);

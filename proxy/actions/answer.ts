@@ -27,3 +27,15 @@ export function answerHead({ status, fields, body }: Answer): ResponseHead {
   head.hasDate = false;
   return head;
 }
+
+/** While an operator has a service in maintenance. */
+export function maintenanceAnswer(service: string, retryAfterSeconds: number): Answer {
+  return {
+    status: 503,
+    reason: "maintenance",
+    fields: `content-type: text/plain; charset=utf-8\r\nretry-after: ${retryAfterSeconds}\r\nx-gilliam-reason: maintenance\r\n`,
+    body: Buffer.from(
+      `503 maintenance: "${service}" is closed for maintenance; please come back in a while\n`,
+    ),
+  };
+}

@@ -5,17 +5,18 @@ import { parseRequestHead } from "../http1/request-head.ts";
 import { DEFAULT_LIMITS } from "../limits.ts";
 import { isAmbiguousPath } from "../routing.ts";
 import { compileActions } from "./compile.ts";
+import { ActionStates } from "./states.ts";
 import { redirectLocation, rewrittenTarget } from "./target.ts";
 
 type Kind = "prefix" | "exact" | "pattern";
 
 function rewritten(kind: Kind, path: string, rewrite: string, target: string): string | undefined {
-  const actions = compileActions({ rewrite }, kind, path);
+  const actions = compileActions({ rewrite }, "r", new ActionStates(10), kind, path);
   return rewrittenTarget(actions, actions.rewrite!, head(target), 8192);
 }
 
 function location(kind: Kind, path: string, to: string, target: string): string | undefined {
-  const actions = compileActions({ redirect: { to, status: 308 } }, kind, path);
+  const actions = compileActions({ redirect: { to, status: 308 } }, "r", new ActionStates(10), kind, path);
   return redirectLocation(actions, actions.redirect!.to, head(target));
 }
 

@@ -163,6 +163,8 @@ export interface Rig extends AsyncDisposable {
   readonly listener: EngineListener;
   readonly port: number;
   readonly events: AccessEvent[];
+  /** Resolves when this many requests wait for a cluster, an endpoint or a connection. */
+  untilWaiting(count: number): Promise<void>;
   client(): Promise<RawClient>;
   /** The sum of a metric's series now, like `gilliam_waiting` or `gilliam_connections{side="upstream"`. */
   metric(series: string): Promise<number>;
@@ -218,6 +220,19 @@ export async function rig(ports: readonly number[], options: RigOptions = {}): P
     listener,
     port,
     events,
+    untilWaiting: async (count) => {
+      const registry = createMetrics("test", { defaults: false });
+      engine.registerMetrics(registry);
+      const deadline = AbortSignal.timeout(10_000);
+      for (
+        let now = -1;
+        now !== count;
+        now = Number(/^gilliam_waiting\S* (\d+)/m.exec(await registry.metrics())?.[1])
+      ) {
+        if (deadline.aborted) throw new Error(`waited in vain for ${count} to wait; ${now} do`);
+        await new Promise((resolve) => setTimeout(resolve, 2));
+      }
+    },
     client: () => RawClient.connect(port),
     ask: async (text, part) => {
       await using client = await RawClient.connect(port);

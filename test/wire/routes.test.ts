@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
+import { ManualClock } from "../../base/manual-clock.ts";
 import { type RouteActions, type RouteMatch, routeId } from "../../model/route.ts";
-import { LOCAL, answering, cluster, get, ok, rawServer, rig } from "./kit.ts";
+import { LOCAL, answering, cluster, get, ok, rawServer, rig, until } from "./kit.ts";
 import { askHttp2 } from "./http2-client.ts";
 
 /** Routes and what they do, through raw sockets in HTTP/1.1 and a client of HTTP/2. */
@@ -160,4 +161,165 @@ test("a configuration with an action that could break a message is refused whole
     reason: 'route "shop.test/": "transfer-encoding" belongs to the proxy',
   });
   expect(edge.engine.epoch).toBe(1);
+});
+
+test("beyond a rate limit it is a 429 that says when, on both protocols, and others are not touched", async () => {
+  await using server = await rawServer(answering(() => ok("hello")));
+  const rateLimit = { requests: 2, windowMs: 60_000, burst: 2, key: { header: "x-key" } };
+  await using edge = await rig([server.port], { routes: [route("/", { rateLimit })] });
+  expect(await edge.ask(get("/", "X-Key: a\r\n"), "hello")).toContain(
+    'ratelimit-policy: "default";q=2;w=60\r\nratelimit: "default";r=1;t=30\r\n',
+  );
+  expect((await askHttp2(edge.port, { "x-key": "a" })).head["ratelimit"]).toBe('"default";r=0;t=60');
+  const refused = await edge.ask(get("/", "X-Key: a\r\n"), "rate_limited:");
+  expect(refused).toMatch(/^HTTP\/1\.1 429 Too Many Requests\r\n/);
+  expect(refused).toContain("retry-after: 30\r\n");
+  const { head } = await askHttp2(edge.port, { "x-key": "a" });
+  expect([head[":status"], head["retry-after"], head["x-gilliam-reason"]]).toEqual([
+    429,
+    "30",
+    "rate_limited",
+  ]);
+  expect(await edge.ask(get("/", "X-Key: b\r\n"), "hello")).toContain("200 OK");
+  expect(edge.events.map(({ reason }) => reason)).toEqual(["", "", "rate_limited", "rate_limited", ""]);
+});
+
+test("a new configuration does not forget who asked how often", async () => {
+  await using server = await rawServer(answering(() => ok("hello")));
+  const rateLimit = { requests: 1, windowMs: 60_000, burst: 1, key: "route" as const };
+  const routes = [route("/", { rateLimit })];
+  await using edge = await rig([server.port], { routes });
+  await edge.ask(get(), "hello");
+  const config = { epoch: 2, clusters: [cluster("web.shop", [server.port])], edges: [], routes };
+  expect(edge.engine.apply(config)).toEqual({ ok: true });
+  expect(await edge.ask(get(), "rate_limited:")).toContain("429");
+});
+
+test("a fault delays and aborts those who asked for it", async () => {
+  await using server = await rawServer(answering(() => ok("hello")));
+  const clock = new ManualClock();
+  const fault = { delayMs: 5_000, abort: 418, percent: 100, header: "x-fault" };
+  await using edge = await rig([server.port], { routes: [route("/", { fault })], clock });
+  expect(await edge.ask(get(), "hello")).toContain("200 OK");
+  await using client = await edge.client();
+  client.write(get("/", "X-Fault: 1\r\n"));
+  await until(() => edge.events.length === 1, "the first answer's event");
+  await clock.advance(4_900);
+  expect(client.text).toBe("");
+  await until(() => clock.pendingCount > 0, "the deadline to be set");
+  await clock.advance(5_200);
+  await client.untilText("fault_injected:");
+  expect(client.text).toMatch(/^HTTP\/1\.1 418 /);
+});
+
+test("a delayed request with a body goes on when its time has come, and a client may leave before", async () => {
+  await using server = await rawServer((socket) => {
+    let text = "";
+    socket.on("data", (bytes: Buffer) => {
+      text += bytes.toString();
+      if (text.endsWith("12345")) socket.write(ok("hello"));
+    });
+  });
+  const fault = { delayMs: 120, percent: 100 };
+  await using edge = await rig([server.port], { routes: [route("/", { fault })] });
+  await using gone = await edge.client();
+  gone.write(get("/gone"));
+  await using client = await edge.client();
+  client.write("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\r\n\r\n12");
+  gone.socket.resetAndDestroy();
+  client.write("345");
+  await client.untilText("hello");
+  expect(server.received).toHaveLength(1);
+  expect(edge.events.map(({ path, reason }) => [path, reason])).toEqual([
+    ["/gone", "client_gone"],
+    ["/", ""],
+  ]);
+});
+
+test("a route in maintenance shows its page and says when to come back", async () => {
+  const maintenance = { status: 503, retryAfterSeconds: 90, type: "text/html", body: "<p>soon</p>" };
+  await using edge = await rig([], { routes: [route("/", { maintenance })] });
+  const answer = await edge.ask(get(), "<p>soon</p>");
+  expect(answer).toMatch(/^HTTP\/1\.1 503 Service Unavailable\r\n/);
+  expect(answer).toContain("retry-after: 90\r\nx-gilliam-reason: maintenance\r\n");
+  const { head } = await askHttp2(edge.port, {});
+  expect([head[":status"], head["retry-after"]]).toEqual([503, "90"]);
+});
+
+test("requests are held while an operator says so, bounded, and go on when it is over", async () => {
+  await using server = await rawServer(answering(() => ok("hello")));
+  const policy = { pendingMax: 2 };
+  const held = { pause: { kind: "hold", id: "1", forMs: 60_000 }, policy };
+  await using edge = await rig([], { clusters: [cluster("web.shop", [server.port], held)] });
+  const first = edge.ask(get("/1"), "hello");
+  const second = askHttp2(edge.port, { ":path": "/2" });
+  await edge.untilWaiting(2);
+  expect(await edge.ask(get("/full"), "overloaded:")).toContain("retry-after: 1\r\n");
+  const config = { edges: [], routes: [route("/")] };
+  const free = [cluster("web.shop", [server.port], { policy })];
+  expect(edge.engine.apply({ epoch: 2, clusters: free, ...config })).toEqual({ ok: true });
+  expect(await first).toContain("200 OK");
+  expect((await second).body).toBe("hello");
+});
+
+test("a client that leaves while it is held makes room for another", async () => {
+  const held = { pause: { kind: "hold", id: "1", forMs: 60_000 }, policy: { pendingMax: 1 } };
+  await using edge = await rig([], { clusters: [cluster("web.shop", [1], held)] });
+  const client = await edge.client();
+  client.write(get("/gone"));
+  await edge.untilWaiting(1);
+  client.socket.resetAndDestroy();
+  await edge.untilWaiting(0);
+  expect(edge.events[0]?.reason).toBe("client_gone");
+});
+
+test("a hold ends by itself", async () => {
+  await using server = await rawServer(answering(() => ok("hello")));
+  const held = { pause: { kind: "hold", id: "1", forMs: 200 } };
+  await using edge = await rig([], { clusters: [cluster("web.shop", [server.port], held)] });
+  expect(await edge.ask(get(), "hello")).toContain("200 OK");
+  expect(edge.events[0]?.durationMs).toBeGreaterThan(100);
+});
+
+test("a service in maintenance answers for itself to the public and to other services", async () => {
+  const closed = { pause: { kind: "maintenance", retryAfterSeconds: 60 } };
+  await using edge = await rig([], { clusters: [cluster("web.shop", [1], closed)] });
+  expect(await edge.ask(get(), "maintenance:")).toContain("retry-after: 60\r\n");
+  await using mesh = await rig([], {
+    clusters: [cluster("api.shop", [1], closed)],
+    routes: [],
+    listener: LOCAL,
+  });
+  expect(await mesh.ask(get(), "maintenance:")).toContain("503 Service Unavailable");
+});
+
+test("a route may wait longer for an instance than others", async () => {
+  await using server = await rawServer(answering(() => ok("hello")));
+  const clusters = (ports: number[]) => [cluster("web.shop", ports)];
+  const routes = [route("/"), route("/patient", { holdMs: 60_000 })];
+  await using edge = await rig([], { clusters: clusters([]), routes, limits: { pendingTimeoutMs: 100 } });
+  const patient = edge.ask(get("/patient"), "hello");
+  expect(await edge.ask(get(), "no_endpoint:")).toContain("503");
+  edge.engine.apply({ epoch: 2, clusters: clusters([server.port]), edges: [], routes: [...routes] });
+  expect(await patient).toContain("200 OK");
+});
+
+test("a user's requests go to one instance by consistent hash", async () => {
+  const servers = await Promise.all(
+    [0, 1, 2].map((index) => rawServer(answering(() => ok(`from ${index}`)))),
+  );
+  const policy = { balancing: "maglev", hash: { by: "cookie", name: "user" } };
+  const ports = servers.map(({ port }) => port);
+  await using edge = await rig([], { clusters: [cluster("web.shop", ports, { policy })] });
+  const homes = new Set<string>();
+  for (const user of ["ann", "bob", "cy", "dee", "eve", "fay"]) {
+    const answers = await Promise.all(
+      [0, 1, 2].map(() => edge.ask(get("/", `Cookie: a=b; user=${user}\r\n`), "from")),
+    );
+    const from = new Set(answers.map((text) => text.slice(-1)));
+    expect(from.size).toBe(1);
+    homes.add([...from].join(""));
+  }
+  expect(homes.size).toBeGreaterThan(1);
+  await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
 });

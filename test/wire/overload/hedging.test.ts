@@ -124,6 +124,22 @@ test("when the first attempt fails while the second is under way, the second one
   expect(rig.events).toMatchObject([{ status: 200, retries: 1 }]);
 });
 
+test("an instance that lost is known to be slow: peak EWMA asks the other one first", async () => {
+  const clock = new ManualClock();
+  await using two = await pair(ok("second"));
+  await using rig = await mesh(two.servers, clock, { hedge: { delayMs: 50 }, balancing: "ewma" });
+  await using client = await rig.client();
+  client.write(call());
+  await until(() => two.asked() === 1, "the first attempt");
+  const slow = two.servers.findIndex(({ received }) => received.length > 0);
+  await clock.advance(50);
+  await client.untilText("second");
+  for (let count = 2; count < 8; count += 1) {
+    await rig.ask(call(), "second");
+    expect(two.servers[slow]!.received).toHaveLength(1);
+  }
+});
+
 test("a client that leaves ends both attempts", async () => {
   const clock = new ManualClock();
   await using two = await pair("");
