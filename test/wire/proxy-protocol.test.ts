@@ -53,7 +53,9 @@ test.for([
   { what: "garbage", sent: "\r\n\r\n\0\r\nQUIX\n", reason: "malformed" },
   { what: "nothing", sent: "PROXY ", reason: "timeout" },
 ])("a connection that begins with $what is closed and counted", async ({ sent, reason }) => {
-  await using edge = await tlsRig([], { proxyProtocolFrom: FROM, limits: { proxyHeaderTimeoutMs: 100 } });
+  // Short only where its end is awaited: on a busy machine bytes may come later than that.
+  const limits = reason === "timeout" ? { proxyHeaderTimeoutMs: 100 } : {};
+  await using edge = await tlsRig([], { proxyProtocolFrom: FROM, limits });
   await using client = await RawClient.connect(edge.port);
   client.write(sent);
   await client.until(({ closed, ended }) => closed || ended, "the end");
