@@ -15,6 +15,7 @@ export interface BootFacts {
   readonly consul?: PlatformFile["consul"] | undefined;
   /** Of the edge. */
   readonly tls?: PlatformFile["tls"] | undefined;
+  readonly edgeWorkers?: PlatformFile["edgeWorkers"] | undefined;
 }
 
 type BootInstance = BootManifest["instances"][number];
@@ -44,6 +45,7 @@ export function bootManifest(facts: BootFacts): BootManifest {
         ...proxy,
         GILLIAM_EDGE_LISTEN: `${edgeHost}:${ports.edge}`,
         ...tlsEnvironment(edgeHost, facts.tls),
+        ...(facts.edgeWorkers === undefined ? {} : { GILLIAM_EDGE_WORKERS: String(facts.edgeWorkers) }),
         GILLIAM_EDGE_ADMIN: `127.0.0.1:${ports.edgeAdmin}`,
       }),
     ],

@@ -81,3 +81,17 @@ test("what is wrong with TLS is said", () => {
     }),
   );
 });
+
+test.for([
+  { args: [], edgeWorkers: undefined },
+  { args: ["--edge-workers", "auto"], edgeWorkers: "auto" },
+  { args: ["--edge-workers", "4"], edgeWorkers: 4 },
+])("the edge's workers: $args", ({ args, edgeWorkers }) => {
+  expect(parseCommand(["up", ...args], caller)).toMatchObject({ options: { edgeWorkers } });
+});
+
+test.for(["0", "257", "many"])("--edge-workers %s is refused", (text) => {
+  expect(() => parseCommand(["up", "--edge-workers", text], caller)).toThrow(
+    expect.objectContaining({ problems: [`--edge-workers must be auto or 1 to 256; it is "${text}"`] }),
+  );
+});

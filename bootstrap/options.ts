@@ -20,6 +20,8 @@ export interface UpOptions {
   readonly ports: Partial<Record<PortName, number>>;
   /** Asked for TLS at the edge; undefined: as before, which is without at first. */
   readonly tls: TlsWish | undefined;
+  /** Of the edge; undefined: as before, which is one at first. */
+  readonly edgeWorkers: number | "auto" | undefined;
   /** The edge listens on every address of the machine, not only on 127.0.0.1. */
   readonly isPublic: boolean;
   readonly network: "auto" | "namespace" | "shared";
@@ -95,6 +97,7 @@ ${Object.values(PORTS)
   )
   .join("\n")}
   --edge-tls-port N  the public side over TLS as well (default: off; 0: a free one)
+  --edge-workers N   workers of the edge that share its ports, or auto: one a core (default: 1)
   --tls-dir DIR      its certificates, NAME.crt with NAME.key each; without it a self-signed one for *.localhost is made
 
 Examples:
@@ -135,6 +138,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     public: { type: "boolean" },
     "edge-tls-port": { type: "string" },
     "tls-dir": { type: "string" },
+    "edge-workers": { type: "string" },
     ...Object.fromEntries(CONSUL_FLAGS.map((flag) => [flag, { type: "string" as const }])),
     ...(Object.fromEntries(
       Object.values(PORTS).map(({ flag }) => [flag, { type: "string" as const }]),
@@ -158,6 +162,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
     problems.push(`--driver must be auto, process or docker; it is "${driver}"`);
   }
   const tls = parseTls(values, caller, problems);
+  const edgeWorkers = parseWorkers(values["edge-workers"], problems);
   const network = values["network"] ?? "auto";
   if (network !== "auto" && network !== "namespace" && network !== "shared") {
     problems.push(`--network must be auto, namespace or shared; it is "${network}"`);
@@ -175,6 +180,7 @@ function parseUp(args: readonly string[], caller: Caller): UpOptions {
           : join(caller.root, "examples/shop"),
     ports,
     tls,
+    edgeWorkers,
     isPublic: values["public"] === true,
     network: network as UpOptions["network"],
     driver: driver as UpOptions["driver"],
@@ -245,6 +251,13 @@ function parseTls(
     problems.push(`--edge-tls-port must be a port from 1 to 65535, or 0 for a free one; it is "${text}"`);
   }
   return { port, dir: typeof dir === "string" ? resolve(cwd, dir) : undefined };
+}
+
+function parseWorkers(text: string | boolean | undefined, problems: string[]): UpOptions["edgeWorkers"] {
+  if (typeof text !== "string" || text === "auto") return text === "auto" ? text : undefined;
+  const count = /^\d{1,3}$/.test(text) ? Number(text) : 0;
+  if (count < 1 || count > 256) problems.push(`--edge-workers must be auto or 1 to 256; it is "${text}"`);
+  return count;
 }
 
 function parseDown(args: readonly string[], caller: Caller): DownOptions {

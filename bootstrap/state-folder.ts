@@ -25,6 +25,8 @@ const PlatformFile = z.looseObject({
   isPublic: z.boolean(),
   /** The edge's, where it terminates TLS. */
   tls: z.object({ port: z.int(), dir: z.string(), isSelfSigned: z.boolean() }).optional(),
+  /** The edge's; absent: one. */
+  edgeWorkers: z.union([z.int(), z.literal("auto")]).optional(),
   network: z.enum(["auto", "namespace", "shared"]),
   /** Absent in states of before there was a choice: process. */
   driver: z.enum(["process", "docker"]).optional(),

@@ -114,13 +114,17 @@ async function keepRunning(
     ([name, port]) => port !== 0 && port !== platform.ports[name],
   );
   const otherTls = tlsDifference(options.tls, platform.tls);
-  if (different.length > 0 || otherTls !== undefined || (options.isPublic && !platform.isPublic)) {
+  const workers = platform.edgeWorkers ?? 1;
+  const otherWorkers = options.edgeWorkers !== undefined && options.edgeWorkers !== workers;
+  const otherAddress = options.isPublic && !platform.isPublic;
+  if (different.length > 0 || otherTls !== undefined || otherWorkers || otherAddress) {
     throw new UserError("Gilliam runs already, with other settings", {
       code: "runs_already",
       problems: [
         ...different.map(([name]) => `--${PORTS[name].flag} is ${platform.ports[name]} now`),
         ...(otherTls === undefined ? [] : [otherTls]),
-        ...(options.isPublic && !platform.isPublic ? ["the edge listens on 127.0.0.1 only"] : []),
+        ...(otherAddress ? ["the edge listens on 127.0.0.1 only"] : []),
+        ...(otherWorkers ? [`--edge-workers is ${workers} now`] : []),
       ],
       next: "Run bootstrap/down first: what is deployed and stored stays",
     });
@@ -161,8 +165,9 @@ async function checkConsul({ url, files }: ConsulFlags): Promise<void> {
   });
 }
 
-function writeBoot(state: string, { hostId, ports, isPublic, platform, consul, tls }: PlatformFile): void {
-  const boot = bootManifest({ state, hostId, ports, isPublic, platform, consul, tls });
+function writeBoot(state: string, file: PlatformFile): void {
+  const { hostId, ports, isPublic, platform, consul, tls, edgeWorkers } = file;
+  const boot = bootManifest({ state, hostId, ports, isPublic, platform, consul, tls, edgeWorkers });
   writeWhole(join(state, "boot.json"), `${JSON.stringify(BootManifest.parse(boot), null, 2)}\n`, 0o644);
 }
 
@@ -207,6 +212,7 @@ async function start(
   const ports = orphaned ? known.ports : await portsFor(options, known);
   const isPublic = options.isPublic || known?.isPublic === true;
   const tls = await prepareTls(options, known, ports, orphaned, around.clock.wallMs());
+  const edgeWorkers = options.edgeWorkers ?? known?.edgeWorkers;
   const image = describePlatform(root);
   say(`Copying the platform to ${join(state, "platform", image.hash)} …`);
   const folder = copyPlatform(root, state, image);
@@ -221,6 +227,7 @@ async function start(
     driver: await chooseDriver(options, known),
     dockerSocket: options.dockerSocket,
     ...(tls && { tls }),
+    ...(edgeWorkers === undefined ? {} : { edgeWorkers }),
   };
   writeBoot(state, platform);
   writePlatformFile(state, platform);

@@ -21,7 +21,7 @@ const listen: Setting<SocketAddress | null> = {
 const hsts: Setting<string> = {
   env: "GILLIAM_EDGE_TLS_HSTS",
   fallback: "",
-  about: "`strict-transport-security` on every answer of a service that is sent over TLS. Empty: none",
+  about: "`strict-transport-security` on every answer that is sent over TLS. Empty: none",
   expects: 'nothing, or like "max-age=31536000; includeSubDomains"',
   parse: (text) => (text === "" || HSTS.test(text) ? text : undefined),
 };

@@ -424,7 +424,14 @@ export class Http1Downstream implements WireUser, Downstream, Timed {
     const { request } = this.#exchange;
     const connection = this.#closeAfter ? "close" : request.minor === 0 ? "keep-alive" : "";
     this.#wire.writeText(
-      refusalResponse(code, text, connection, this.#listener.context.dateField(), headOnly),
+      refusalResponse(
+        code,
+        text,
+        connection,
+        this.#listener.context.dateField(),
+        headOnly,
+        this.secured?.hstsField,
+      ),
     );
   }
 

@@ -2,7 +2,8 @@ import { type FailureCode, STATUS_BY_CODE, phraseOf } from "../failure.ts";
 
 /**
  * A whole HTTP/1.1 response, Latin-1, for a failure of the proxy's own: status from STATUS_BY_CODE, the code in
- * `x-gilliam-reason`, `text` as its body. `connection` is the value of that field, or empty.
+ * `x-gilliam-reason`, `text` as its body. `connection` is the value of that field, or empty;
+ * `moreFields` are lines that end in CR LF.
  */
 export function refusalResponse(
   code: FailureCode,
@@ -10,6 +11,7 @@ export function refusalResponse(
   connection: string,
   dateField: string,
   headOnly: boolean,
+  moreFields = "",
 ): string {
   const status = STATUS_BY_CODE[code];
   const body = Buffer.from(text).toString("latin1");
@@ -22,5 +24,5 @@ export function refusalResponse(
   if (status === 405) lines.push("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
   if (status === 503) lines.push("retry-after: 1");
   if (connection !== "") lines.push(`connection: ${connection}`);
-  return `${lines.join("\r\n")}\r\n${dateField}\r\n${headOnly ? "" : body}`;
+  return `${lines.join("\r\n")}\r\n${moreFields}${dateField}\r\n${headOnly ? "" : body}`;
 }

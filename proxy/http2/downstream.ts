@@ -296,6 +296,7 @@ class Http2Exchange implements Downstream {
     if (status === 503) fields.push("retry-after", "1");
     if (status === 405) fields.push("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     fields.push("date", listener.context.dateField().slice(6, -2));
+    if (this.secured !== undefined) fields.push(...fieldsOfLines(this.secured.hstsField));
     const headOnly = this.exchange.request.method === "HEAD";
     codec.respond(this.#stream!, status, fields, headOnly);
     if (!headOnly) codec.sendData(this.#stream!, body, 0, body.length, true);

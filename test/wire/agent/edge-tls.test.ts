@@ -94,6 +94,46 @@ test("a session begun with one worker is resumed by its successor, and nobody is
   expect(shown.body + config.body + body + JSON.stringify(edge.lines)).not.toContain(secret);
 });
 
+test("a session begun with one of two workers is resumed by either", async () => {
+  await put("default", ["shop.test"]);
+  const edge = await startEdge({ GILLIAM_EDGE_WORKERS: "2" });
+  await edge.waitForLog("worker serves", 2);
+  const first = await TlsClient.connect(tlsPort(edge));
+  first.write(GET);
+  await first.untilText("from the shop");
+  await first.until(({ session }) => session !== undefined, "a ticket");
+  // The kernel chooses the worker by the client's port: sixteen connections all to one are one run in 32,768.
+  const workers = edge.lines.filter(({ msg }) => msg === "worker serves").map(({ pid }) => pid as number);
+  const served = new Map(workers.map((pid) => [pid, 0]));
+  const clients: TlsClient[] = [];
+  for (let count = 0; count < 16; count += 1) {
+    const client = await TlsClient.connect(tlsPort(edge), { session: first.session! });
+    clients.push(client);
+    expect(client.socket.isSessionReused()).toBe(true);
+    client.write(GET);
+    await client.untilText("from the shop");
+  }
+  for (const pid of workers) served.set(pid, socketsOf(pid));
+  for (const count of served.values()) expect(count).toBeGreaterThan(0);
+  for (const client of [first, ...clients]) await client[Symbol.asyncDispose]();
+
+  function socketsOf(pid: number): number {
+    const ports = new Set(clients.map(({ socket }) => socket.localPort!));
+    const inodes = new Set(
+      fs
+        .readFileSync("/proc/net/tcp", "latin1")
+        .split("\n")
+        .map((line) => line.trim().split(/\s+/))
+        .filter((row) => ports.has(parseInt(row[2]?.split(":")[1] ?? "", 16)))
+        .map((row) => row[9]!),
+    );
+    return fs.readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+      const target = /^socket:\[(\d+)\]$/.exec(fs.readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1];
+      return target !== undefined && inodes.has(target);
+    }).length;
+  }
+});
+
 test("new files are served without a restart, and a bad pair leaves the old one", async () => {
   await put("default", ["shop.test"]);
   const edge = await startEdge({ GILLIAM_EDGE_TLS_POLL: "200ms" });
@@ -126,6 +166,10 @@ test("with the redirect on, clients without TLS are sent to it; hosts without a 
   expect(await get(edge.address("public"), "/", "other.test")).toMatchObject({ status: 404 });
   await using client = await TlsClient.connect(tlsPort(edge));
   client.write(GET);
+  await client.untilText("strict-transport-security: max-age=31536000; includeSubDomains\r\n");
+  client.text = "";
+  client.write(GET.replace("shop.test", "other.test"));
+  await client.untilText("421 ");
   await client.untilText("strict-transport-security: max-age=31536000; includeSubDomains\r\n");
 });
 
