@@ -12,7 +12,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: [`${FOLDERS}/**/*.test.ts`],
+          include: [`${FOLDERS}/**/*.test.ts`, "examples/filters/**/*.test.ts"],
           exclude: ["**/node_modules/**", "test/{contract,sim,wire,e2e}/**", ...PROCESSES],
           testTimeout: 60_000, // Property tests on a busy machine; a hang is still found.
         },

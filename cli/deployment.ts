@@ -33,15 +33,17 @@ export async function prepareDeployment(context: Context, mode: "deploy" | "stag
         packed = await packSources(manifest, file, report);
         const size = packed.sources.reduce((sum, source) => sum + source.size, 0);
         const files = packed.sources.reduce((sum, source) => sum + source.files, 0);
+        const bundled = packed.filters.length === 0 ? "" : `, bundled ${packed.filters.length} filters`;
         return packed.sources.length === 0
-          ? "No sources to pack"
-          : `Packed ${files} files, ${formatBytes(size)}`;
+          ? `No sources to pack${bundled}`
+          : `Packed ${files} files, ${formatBytes(size)}${bundled}`;
       },
     },
     {
       title: "Comparing with what runs",
       run: async () => {
-        const body = { manifest: file.text, file: file.shown, sources: packed?.digests ?? {}, mode };
+        const { digests: sources = {}, filterDigests: filters = {} } = packed ?? {};
+        const body = { manifest: file.text, file: file.shown, sources, filters, mode };
         plan = await client.call("plan", { name: manifest.formation, body });
         return plan.from === 0 ? "Nothing is deployed yet" : `Compared with release ${plan.from}`;
       },
@@ -75,13 +77,19 @@ function readManifest({ options }: Context, file: FormationFile): Manifest {
 /** Sends the archives that control has not got yet. */
 export async function uploadSources(
   { client }: Context,
-  { sources }: PackedSources,
+  { sources, filters }: PackedSources,
   report: (text: string) => void,
 ): Promise<string> {
   let sent = 0;
   for (const { digest, path, size, services } of sources) {
     if (await client.hasBlob(digest)) continue;
     report(`${services.join(", ")}: sending ${formatBytes(size)}`);
+    await client.putBlob(digest, path, size);
+    sent += size;
+  }
+  for (const { digest, path, size, file } of filters) {
+    if (await client.hasBlob(digest)) continue;
+    report(`${file}: sending ${formatBytes(size)}`);
     await client.putBlob(digest, path, size);
     sent += size;
   }

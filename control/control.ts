@@ -24,6 +24,7 @@ import { readGears } from "./gears.ts";
 import { HostReports } from "./host-reports.ts";
 import { createControlMetrics } from "./metrics.ts";
 import type { ConsulCatalog } from "./registry/consul-catalog.ts";
+import { filtersOf } from "../model/release.ts";
 import type { Registry } from "./registry/registry.ts";
 import type { controlSettings } from "./settings.ts";
 import { steadyClock } from "./steady-clock.ts";
@@ -163,7 +164,8 @@ export async function createControl(options: ControlOptions): Promise<Control> {
         image.kind === "source" ? [image.source] : [],
       ),
     );
-    blobs.collect(new Set(sources), options.clock.wallMs(), BLOB_IDLE_MS);
+    const filters = store.releases.values.flatMap(filtersOf).map(({ digest }) => digest);
+    blobs.collect(new Set([...sources, ...filters]), options.clock.wallMs(), BLOB_IDLE_MS);
   };
   return {
     api,

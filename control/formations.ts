@@ -8,7 +8,7 @@ import type { ManifestContext } from "../model/manifest-check.ts";
 import { parseManifest } from "../model/manifest-parse.ts";
 import { type RouteShape, routeKey, sameRequests } from "../model/route.ts";
 import { planRelease } from "../model/plan.ts";
-import type { FormationRecord, Release } from "../model/release.ts";
+import { filtersOf, type FormationRecord, type Release } from "../model/release.ts";
 import { exportedServices, resolveRelease, type ReleaseContent } from "../model/resolve.ts";
 import type { BlobStore } from "./blobs.ts";
 import type { EventLog } from "./events.ts";
@@ -86,9 +86,12 @@ export class Formations {
       const before = store.formations.get(name);
       assertChangeable(before, this.#isDeleting(name));
       const prepared = this.#prepare(name, request);
-      const missing = Object.entries(request.sources).filter(
-        ([service, digest]) => prepared.content.services[service] !== undefined && !blobs.has(digest),
-      );
+      const missing = [
+        ...Object.entries(request.sources).filter(
+          ([service]) => prepared.content.services[service] !== undefined,
+        ),
+        ...filtersOf(prepared.content).map(({ file, digest }): [string, string] => [file, digest]),
+      ].filter(([, digest]) => !blobs.has(digest));
       if (missing.length > 0) throw blobsMissing(missing);
       const { same, content, plan } = prepared;
       if (!(await this.#makeSecrets(name, prepared.secrets))) continue;
@@ -213,6 +216,7 @@ export class Formations {
       manifest: parsed.manifest,
       manifestText: request.manifest,
       sources: request.sources,
+      filters: request.filters,
       gears,
       number: (earlier.at(-1)?.number ?? 0) + 1,
       earlier,

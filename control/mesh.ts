@@ -86,7 +86,12 @@ export function scopeOf(mesh: Mesh, proxy: { kind: "edge" | "sidecar"; hostId: s
       ? []
       : (mesh.servicesByHost.get(proxy.hostId) ?? []).flatMap((from) => mesh.edges.get(from) ?? []);
   const routes = proxy.kind === "edge" ? [...mesh.routes] : [];
-  const named = new Set([...edges, ...routes].map((item) => item.cluster));
+  const named = new Set(
+    [...edges, ...routes].flatMap(({ cluster, actions }) => [
+      cluster,
+      ...(actions?.filters ?? []).flatMap(({ clusters = {} }) => Object.values(clusters)),
+    ]),
+  );
   const clusters = [...named].flatMap((name) => mesh.clusters.get(name) ?? []);
   return { clusters, edges, routes };
 }

@@ -45,6 +45,8 @@ export const DeployRequest = z.strictObject({
   file: z.string(),
   /** Digest of each process's source archive, by service name. */
   sources: z.record(z.string(), Digest),
+  /** Digest of each filter's bundle, by its file as the manifest says it. */
+  filters: z.record(z.string(), Digest).default({}),
   /** `deploy` sends traffic to it; `stage` only makes the release, for a canary. */
   mode: z.enum(["deploy", "stage"]).default("deploy"),
 });

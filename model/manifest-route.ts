@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { parseDurationMs } from "../base/units.ts";
+import { FilterMapping, Filters } from "./manifest-filter.ts";
 
 /**
  * An entry of `edge:` as a person writes it when a host name is not enough. resolve-route.ts turns it into what a proxy
@@ -253,6 +254,7 @@ const MaintenanceMapping = z.strictObject(
 
 /** What may be done to the calls of a declared dependency as well as to public requests. */
 export const callActions = {
+  filters: Filters.optional(),
   rateLimit: RateLimitMapping.optional().describe(
     "Beyond it: 429. Each worker of a proxy counts for itself.",
   ),
@@ -366,6 +368,7 @@ const NESTED: Readonly<Record<string, readonly string[]>> = {
   maintenance: keys(MaintenanceMapping),
   requestHeaders: keys(HeaderEditsMapping),
   responseHeaders: keys(HeaderEditsMapping),
+  filters: keys(FilterMapping),
 };
 const OWN = keys(EdgeMapping);
 

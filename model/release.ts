@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { CallLimits } from "./call-limits.ts";
+import type { FilterUse } from "./filter.ts";
 import { ClusterPolicy, ProxyProtocol } from "./mesh.ts";
 import { Name } from "./names.ts";
 import { RouteActions, RouteMatch } from "./route.ts";
@@ -68,6 +69,13 @@ export const Release = z.strictObject({
   exports: z.array(Name),
 });
 export type Release = z.infer<typeof Release>;
+
+/** Every use of a filter in a release. */
+export function filtersOf({ services }: Pick<Release, "services">): FilterUse[] {
+  return Object.values(services).flatMap(({ edge, dependencies }) =>
+    [...edge, ...dependencies].flatMap(({ actions }) => actions?.filters ?? []),
+  );
+}
 
 /** An operator's word about a service, since `sinceMs` (wall clock of control). A hold ends by itself. */
 export const ServicePause = z.discriminatedUnion("kind", [

@@ -1,13 +1,14 @@
 import { parseDurationMs } from "../base/units.ts";
 import type { BalancingKeys, DependencyMapping, ProcessSpec } from "./manifest.ts";
 import { type EdgeMapping, parseEdge, withoutLastSlash } from "./manifest-route.ts";
+import { type FilterResolution, resolveFilters } from "./manifest-filter.ts";
 import type { BalancingChoice, EdgeRoute } from "./release.ts";
 import type { HeaderEdits, RouteActions, RouteMatch } from "./route.ts";
 
 type EdgeEntry = NonNullable<ProcessSpec["edge"]>[number];
 
-/** What an entry of `edge:` means. */
-export function edgeRouteOf(entry: EdgeEntry): EdgeRoute {
+/** What an entry of `edge:` means; without `filters` its filters are left out. */
+export function edgeRouteOf(entry: EdgeEntry, filters?: FilterResolution): EdgeRoute {
   if (typeof entry === "string") return parseEdge(entry);
   const { kind, path } = pathOf(entry.path);
   const match = present<RouteMatch>({
@@ -26,7 +27,7 @@ export function edgeRouteOf(entry: EdgeEntry): EdgeRoute {
     respond: respond && { status: 200, type: "text/plain; charset=utf-8", body: "", ...defined(respond) },
     maintenance: maintenanceOf(entry.maintenance),
     compress: compressOf(entry.compress),
-    ...callActionsOf(entry, "address"),
+    ...callActionsOf(entry, "address", filters),
   });
   return {
     host: entry.host,
@@ -37,13 +38,17 @@ export function edgeRouteOf(entry: EdgeEntry): EdgeRoute {
 }
 
 /** What happens to the calls of a dependency. */
-export function dependencyActionsOf(mapping: DependencyMapping): RouteActions | undefined {
-  return present<RouteActions>(callActionsOf(mapping, "service"));
+export function dependencyActionsOf(
+  mapping: DependencyMapping,
+  filters: FilterResolution,
+): RouteActions | undefined {
+  return present<RouteActions>(callActionsOf(mapping, "service", filters));
 }
 
 function callActionsOf(
   { rateLimit, fault, hold, ...entry }: EdgeMapping | DependencyMapping,
   account: "address" | "service",
+  filters: FilterResolution | undefined,
 ): RouteActions {
   return (
     present<RouteActions>({
@@ -67,6 +72,7 @@ function callActionsOf(
       holdMs: hold === undefined ? undefined : milliseconds(hold),
       requestHeaders: entry.requestHeaders && editsOf(entry.requestHeaders),
       responseHeaders: entry.responseHeaders && editsOf(entry.responseHeaders),
+      filters: filters && resolveFilters(entry.filters, filters),
     }) ?? {}
   );
 }

@@ -1,5 +1,6 @@
 import { parseBytes, parseDurationMs } from "../base/units.ts";
 import { callLimitsOf } from "./call-limits.ts";
+import type { FilterResolution } from "./manifest-filter.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
 import { fillTemplate, type Gear } from "./gear.ts";
 import { imageDigest } from "./image.ts";
@@ -24,6 +25,8 @@ export interface ResolveInput {
   readonly manifestText: string;
   /** Digest of each process's source archive, by service name. */
   readonly sources: Readonly<Record<string, string>>;
+  /** Digest of each filter's bundle, by its file as the manifest says it. */
+  readonly filters?: Readonly<Record<string, string>>;
   readonly gears: ReadonlyMap<string, Gear>;
   /** The number this release gets. */
   readonly number: number;
@@ -59,7 +62,7 @@ export function resolveRelease(input: ResolveInput): Resolved {
       problems.push(`processes.${name}.source ${JSON.stringify(spec.source)}: no archive of it was sent`);
       continue;
     }
-    services.push(resolveProcess(name, spec, input));
+    services.push(resolveProcess(name, spec, input, problems));
   }
   for (const [name, spec] of Object.entries(manifest.auxiliary)) {
     const gear = gears.get(spec.gear);
@@ -101,10 +104,31 @@ export function exportedServices(release: Release, gears: ReadonlyMap<string, Ge
   });
 }
 
-function resolveProcess(name: string, spec: ProcessSpec, input: ResolveInput): ReleaseService {
+function resolveProcess(
+  name: string,
+  spec: ProcessSpec,
+  input: ResolveInput,
+  problems: string[],
+): ReleaseService {
   const { manifest } = input;
+  const filtersAt = (path: string, clusterOf: (name: string) => string | undefined) => ({
+    owner: serviceAddress(name, manifest.formation),
+    bundles: input.filters ?? {},
+    clusterOf,
+    problem: (text: string) => problems.push(`processes.${name}.${path} ${text}`),
+  });
+  // A public route may lead to every process of its formation, a call only to what its caller declares.
+  const ofFormation = (other: string) =>
+    manifest.processes[other]?.port === undefined ? undefined : serviceAddress(other, manifest.formation);
+  const ofCaller = (other: string) =>
+    spec.dependencies?.[other] === undefined ? undefined : ofFormation(other);
   const dependencies = Object.entries(spec.dependencies ?? {}).map(([key, value]) =>
-    resolveDependency(key, typeof value === "number" ? { port: value } : value, input),
+    resolveDependency(
+      key,
+      typeof value === "number" ? { port: value } : value,
+      input,
+      filtersAt(`dependencies.${key}`, ofCaller),
+    ),
   );
   const balancing = balancingOf(spec);
   return {
@@ -130,7 +154,9 @@ function resolveProcess(name: string, spec: ProcessSpec, input: ResolveInput): R
       },
     },
     instances: spec.instances ?? 1,
-    edge: (spec.edge ?? []).map(edgeRouteOf),
+    edge: (spec.edge ?? []).map((entry, index) =>
+      edgeRouteOf(entry, filtersAt(`edge[${index}]`, ofFormation)),
+    ),
     ...(balancing === undefined ? {} : { balancing }),
     dependencies: dependencies.map(({ declared }) => declared),
   };
@@ -179,6 +205,7 @@ function resolveDependency(
   name: string,
   mapping: DependencyMapping,
   input: ResolveInput,
+  filters: FilterResolution,
 ): { spec: DependencySpec; declared: ReleaseDependency } {
   const { manifest } = input;
   const target = parseServiceAddress(name, manifest.formation);
@@ -186,9 +213,9 @@ function resolveDependency(
     mapping.address === undefined ? offerOf(target, input) : { protocol: "tcp" as const, url: undefined };
   const protocol = mapping.protocol ?? offered.protocol;
   const optional = mapping.optional ?? false;
-  const actions = dependencyActionsOf(mapping);
   const call = callLimitsOf(mapping);
   const balancing = balancingOf(mapping);
+  const actions = dependencyActionsOf(mapping, filters);
   const declared: ReleaseDependency = {
     name,
     port: mapping.port,

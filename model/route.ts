@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { formatDuration } from "../base/units.ts";
+import { FilterUse } from "./filter.ts";
 
 /**
  * What hangs on a public route or a declared edge beyond its cluster, as control tells a proxy. Every part is optional;
@@ -79,6 +80,8 @@ export const RouteActions = z.strictObject({
     .optional(),
   requestHeaders: HeaderEdits.optional(),
   responseHeaders: HeaderEdits.optional(),
+  /** In the order in which they see a request; they come before everything else here, and last on the way back. */
+  filters: z.array(FilterUse).optional(),
 });
 export type RouteActions = z.infer<typeof RouteActions>;
 
@@ -143,9 +146,12 @@ export function routeId(route: RouteShape): string {
 /** What a route does, a line each, for people. */
 export function actionTexts(actions: RouteActions | undefined): string[] {
   if (actions === undefined) return [];
-  const { rewrite, redirect, respond, requestHeaders, responseHeaders } = actions;
+  const { rewrite, redirect, respond, requestHeaders, responseHeaders, filters = [] } = actions;
   const { rateLimit, fault, maintenance, holdMs, compress } = actions;
   return [
+    ...filters.map(
+      ({ file, onFailure }) => `filter ${file}${onFailure === undefined ? "" : ` (${onFailure} on failure)`}`,
+    ),
     ...(maintenance === undefined ? [] : [`maintenance, ${maintenance.status}`]),
     ...(rateLimit === undefined ? [] : [rateLimitText(rateLimit)]),
     ...(fault === undefined ? [] : [faultText(fault)]),

@@ -4,9 +4,12 @@ import type { Log } from "../base/log.ts";
 import type { MetricsRegistry } from "../base/metrics.ts";
 import type { Random } from "../base/random.ts";
 import type { MeshConfig, Protocol, ProxyReport } from "../model/mesh.ts";
+import type { ChainOf } from "./actions/compile.ts";
 import type { EngineContext } from "./context.ts";
 import { DeadlineWheel } from "./deadlines.ts";
 import type { FailureCode } from "./failure.ts";
+import type { FilterHost } from "./filters/host.ts";
+import { usesIn } from "./filters/uses.ts";
 import { type Http2Limits, defaultHttp2Limits } from "./http2/limits.ts";
 import { createFlushBatch } from "./http2/output.ts";
 import { DEFAULT_LIMITS, type EngineLimits } from "./limits.ts";
@@ -117,6 +120,8 @@ export interface AccessEvent {
   /** Empty when nothing went wrong in the proxy's eyes. */
   readonly reason: FailureCode | "";
   readonly requestId: string;
+  /** What filters say about it; undefined when they say nothing. */
+  readonly notes?: Readonly<Record<string, string>> | undefined;
 }
 
 export type Applied = { ok: true } | { ok: false; reason: string };
@@ -124,7 +129,12 @@ export type Applied = { ok: true } | { ok: false; reason: string };
 export interface Engine {
   /** Epoch of the configuration in force; 0 before the first. */
   readonly epoch: number;
-  /** Puts `config` in force, whole or not at all. Listeners and connections are not touched. */
+  /** What runs the filters of configurations from now on; without it one that has filters is refused. */
+  useFilters(filters: FilterHost): void;
+  /**
+   * Puts `config` in force, whole or not at all. Listeners and connections are not touched. Its filters have to be
+   * loaded before: `FilterHost.prepare`.
+   */
   apply(config: MeshConfig): Applied;
   /**
    * The same without a long pause: prepared a slice at a time between requests, put in force in one step. One that
@@ -155,6 +165,7 @@ class ProxyEngine implements Engine {
   #slicing: Promise<unknown> = Promise.resolve();
   /** Counts the others, so that a later one is noticed. */
   #appliedAtOnce = 0;
+  #chainOf: ChainOf | undefined;
 
   constructor({ clock, random, log, limits, http2Limits, pressure, onAccess, onSlice, name }: EngineOptions) {
     const stats = new EngineStats();
@@ -184,15 +195,19 @@ class ProxyEngine implements Engine {
     };
   }
 
+  useFilters(filters: FilterHost): void {
+    this.#chainOf = (uses) => filters.chain(uses);
+  }
+
   get epoch(): number {
     return this.#context.mesh.epoch;
   }
 
   apply(config: MeshConfig): Applied {
-    const reason = atOnce(problemSteps(config));
+    const reason = atOnce(problemSteps(config)) ?? this.#unfiltered(config);
     if (reason !== undefined) return { ok: false, reason };
     this.#appliedAtOnce += 1;
-    this.#context.mesh.apply(config);
+    this.#context.mesh.apply(config, this.#chainOf);
     return { ok: true };
   }
 
@@ -205,10 +220,15 @@ class ProxyEngine implements Engine {
 
   async #applyNext(config: MeshConfig, wanted: () => boolean): Promise<Applied> {
     const { clock, mesh } = this.#context;
-    const reason = await inSlices(problemSteps(config), clock, this.#onSlice);
+    const reason = (await inSlices(problemSteps(config), clock, this.#onSlice)) ?? this.#unfiltered(config);
     if (reason !== undefined) return { ok: false, reason };
-    const applied = await inSlices(mesh.steps(config, wanted), clock, this.#onSlice);
+    const applied = await inSlices(mesh.steps(config, wanted, this.#chainOf), clock, this.#onSlice);
     return applied ? { ok: true } : { ok: false, reason: "another configuration was put in force meanwhile" };
+  }
+
+  #unfiltered(config: MeshConfig): string | undefined {
+    const lacking = this.#chainOf === undefined && usesIn(config).length > 0;
+    return lacking ? "it has filters, and this proxy runs none" : undefined;
   }
 
   async listen(spec: ListenerSpec, source: ListenSource): Promise<EngineListener> {

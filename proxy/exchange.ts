@@ -14,10 +14,14 @@ import { guardedTimer } from "./deadlines.ts";
 import { PRIORITY, type Priority, deadlineLines, priorityLine } from "./call-fields.ts";
 import { lapseText, waitedText, whereOf } from "./exchange-text.ts";
 import { type FailureCode, STATUS_BY_CODE, refusalText } from "./failure.ts";
+import type { FilterChain } from "./filters/chain.ts";
+import type { Filterable, FilteredExchange } from "./filters/filtered.ts";
+import { bodyReplaced } from "./filters/heads.ts";
+import type { Answer as FilterAnswer } from "./filters/job.ts";
 import { recordExchange } from "./finish.ts";
 import { fieldValue } from "./headers.ts";
 import { BODY, RequestHead } from "./http1/request-head.ts";
-import type { ResponseHead } from "./http1/response-head.ts";
+import { ResponseHead } from "./http1/response-head.ts";
 import { isGrpc } from "./grpc-status.ts";
 import type { Waiter } from "./mesh.ts";
 import { type Lapse, Patience } from "./patience.ts";
@@ -31,6 +35,9 @@ import type { Tunnel } from "./tunnel.ts";
 export type { Downstream, ExchangeOrigin } from "./sides.ts";
 
 const NO_BYTES = Buffer.alloc(0);
+const CONTINUE = new ResponseHead();
+CONTINUE.status = 100;
+CONTINUE.reason = "Continue";
 /** Of connect(2): no local port is free, or no descriptor. */
 const OUT_OF_SOCKETS = /\b(?:EADDRNOTAVAIL|EMFILE|ENFILE|ENOBUFS)\b/;
 
@@ -49,7 +56,7 @@ type Phase = (typeof PHASE)[keyof typeof PHASE];
  * One request from its first byte to its log line. Every way it can end leads through `#finish`, once.
  * idle → (delayed →) waiting ⇄ connecting → sending → (again, see retry.ts) → responding → idle.
  */
-export class Exchange implements Waiter, CompressedBodyUser {
+export class Exchange implements Waiter, CompressedBodyUser, Filterable {
   readonly request = new RequestHead();
   readonly context: EngineContext;
   readonly origin: ExchangeOrigin;
@@ -69,6 +76,8 @@ export class Exchange implements Waiter, CompressedBodyUser {
   priority: Priority = PRIORITY.normal;
   /** The whole request has come in. */
   requestComplete = false;
+  /** What filters say about it in the access log. */
+  notes: Record<string, string> | undefined;
   readonly #downstream: Downstream;
   #phase: Phase = PHASE.idle;
   readonly #choice = new Choice();
@@ -91,6 +100,7 @@ export class Exchange implements Waiter, CompressedBodyUser {
   /** The time while the read is handled that the request came in with; else 0. */
   #readMs = 0;
   readonly #body = new ReplayBody();
+  #filtered: FilteredExchange | undefined;
 
   constructor(context: EngineContext, origin: ExchangeOrigin, downstream: Downstream) {
     this.context = context;
@@ -126,6 +136,7 @@ export class Exchange implements Waiter, CompressedBodyUser {
     this.requestComplete = last;
     this.requestId = this.request.requestId === "" ? this.context.newRequestId() : this.request.requestId;
     this.#responseStarted = false;
+    this.notes = undefined;
     this.#choice.reset();
     this.#staleRetried = false;
     this.#hedged = false;
@@ -138,11 +149,14 @@ export class Exchange implements Waiter, CompressedBodyUser {
     this.binding = this.origin.binding;
     if (this.binding === undefined) this.binding = this.#route();
     else this.#actions = this.context.mesh.actionsOf(this.binding);
-    if (this.binding !== undefined && (this.#actions === undefined || this.#act(this.#actions)))
-      this.#dispatch();
+    if (this.binding !== undefined) {
+      if (this.#actions === undefined) this.#dispatch();
+      else this.#beginActions(this.#actions);
+    }
     this.#readMs = 0;
     this.#body.keep();
-    if (!this.#race.leader.open && this.active && !last) this.#downstream.pauseBody();
+    if (!this.#race.leader.open && this.active && !last && this.#filtered?.collecting !== true)
+      this.#downstream.pauseBody();
   }
 
   /** More of the request's body. */
@@ -152,7 +166,8 @@ export class Exchange implements Waiter, CompressedBodyUser {
     this.bytesIn += to - from;
     if (this.#phase < PHASE.sending) {
       this.#body.add(bytes, from, to);
-      if (!last) this.#downstream.pauseBody();
+      if (this.#filtered?.collecting === true) this.#collected();
+      else if (!last) this.#downstream.pauseBody();
       return;
     }
     if (!this.#race.leader.open) return; // Answered already; the rest is swallowed.
@@ -187,8 +202,8 @@ export class Exchange implements Waiter, CompressedBodyUser {
 
   onDownstreamDrained(): void {
     this.#patience.clientStalled = false;
-    if (this.#compressed === undefined) this.#race.leader.resume();
-    else this.#compressed.resume();
+    if (this.#compressed !== undefined) this.#compressed.resume();
+    else if (this.#filtered?.holding !== true) this.#race.leader.resume();
     if (this.#phase === PHASE.responding) this.#expectProgress();
   }
 
@@ -221,12 +236,18 @@ export class Exchange implements Waiter, CompressedBodyUser {
       if (head.status === 503 && this.#betterElsewhere(attempt, last)) return;
     } else cluster.noteSuccess(attempt.endpoint!, nowMs);
     this.#settle(attempt);
-    this.#responseStarted = true;
     this.#phase = PHASE.responding;
     this.#patience.answered();
+    if (last) attempt.letGo();
+    if (this.#filtered?.seesResponses === true) this.#hold(this.#filtered, head, bytes, from, to, last);
+    else this.#startResponse(head, bytes, from, to, last);
+  }
+
+  /** What filters leave of a response, with the route's edits, and compressed where that is wanted. */
+  #startResponse(head: ResponseHead, bytes: Buffer, from: number, to: number, last: boolean): void {
+    this.#responseStarted = true;
     this.status = head.status;
     this.bytesOut = to - from;
-    if (last) attempt.letGo();
     const edits = this.#actions?.responseHeaders;
     const told = edits === undefined ? head : editResponse(head, edits);
     const extra = this.#choice.setCookie + this.#routeFields;
@@ -292,6 +313,10 @@ export class Exchange implements Waiter, CompressedBodyUser {
 
   onResponseData(bytes: Buffer, from: number, to: number, last: boolean): void {
     if (last) this.#race.leader.letGo();
+    if (this.#filtered?.holding === true) {
+      if (!this.#filtered.holdData(bytes, from, to, last)) return this.#filtered.refuseTooLarge("response");
+      return this.#awaitHeld(last);
+    }
     if (this.#compressed !== undefined) return this.#compress(bytes, from, to, last);
     this.bytesOut += to - from;
     const flowing = this.#downstream.sendData(bytes, from, to, last);
@@ -303,6 +328,10 @@ export class Exchange implements Waiter, CompressedBodyUser {
   /** What follows the body, names and values in turn: the response is over. */
   onResponseTrailers(fields: readonly string[]): void {
     this.#race.leader.letGo();
+    if (this.#filtered?.holding === true) {
+      this.#filtered.holdTrailers(fields);
+      return this.#awaitHeld(true);
+    }
     if (this.#compressed !== undefined) return this.#compressed.endWith(fields);
     this.#downstream.sendTrailers(fields);
     this.#finish();
@@ -348,6 +377,7 @@ export class Exchange implements Waiter, CompressedBodyUser {
     const unreachable = code === "connect_failed" || code === "connect_timeout";
     if (!stale) cluster.noteFailure(attempt.endpoint!, what, this.context.clock.nowMs(), unreachable);
     if (this.#race.lose(attempt)) return; // The other one goes on.
+    if (this.#filtered?.holding === true) this.#filtered.dropResponse();
     if (!this.#responseStarted && code !== "bad_response" && this.#again(sent, stale, false)) return;
     this.#fail(code, what);
   }
@@ -393,6 +423,11 @@ export class Exchange implements Waiter, CompressedBodyUser {
     }
     this.#actions = route.actions;
     return this.origin.bindingTo(route.cluster);
+  }
+
+  #beginActions(actions: CompiledActions): void {
+    if (actions.filters !== undefined) this.#filter(actions.filters);
+    else if (this.#act(actions)) this.#dispatch();
   }
 
   /** What its route does before anybody is asked. False: it has been answered, or is delayed. */
@@ -452,6 +487,108 @@ export class Exchange implements Waiter, CompressedBodyUser {
   /** How long it may wait for an endpoint. */
   get pendingMs(): number {
     return this.#actions?.holdMs ?? this.context.limits.pendingTimeoutMs;
+  }
+
+  get peerAddress(): string {
+    return this.#downstream.peerAddress;
+  }
+
+  /** The cluster it goes to. */
+  get to(): string {
+    return this.binding?.cluster ?? "";
+  }
+
+  wholeBody(): Buffer {
+    const { bytes, from, to } = this.#body;
+    return bytes.subarray(from, to);
+  }
+
+  replaceBody(bytes: Buffer): void {
+    this.#body.clear();
+    this.#body.add(bytes, 0, bytes.length);
+    bodyReplaced(this.request, bytes.length);
+  }
+
+  routeTo(cluster: string): void {
+    this.binding = this.origin.bindingTo(cluster);
+  }
+
+  annotate(key: string, value: string): void {
+    this.notes ??= {};
+    this.notes[key] = value;
+  }
+
+  onRequestFiltered(): void {
+    if (this.#act(this.#actions!)) this.#dispatch();
+  }
+
+  onResponseFiltered(
+    head: ResponseHead,
+    held: Buffer,
+    last: boolean,
+    trailers: readonly string[] | undefined,
+  ): void {
+    this.#startResponse(head, held, 0, held.length, last && trailers === undefined);
+    if (trailers !== undefined) {
+      if (this.#compressed !== undefined) return this.#compressed.endWith(trailers);
+      this.#downstream.sendTrailers(trailers);
+      this.#finish();
+    } else if (!last && !this.#patience.clientStalled) this.#race.leader.resume();
+  }
+
+  /** A filter answers in place of the service. */
+  answer({ status, lines, body }: FilterAnswer): void {
+    this.#race.abandon();
+    const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
+    this.#answer({ status, fields: lines, body: bytes, reason: "" });
+  }
+
+  refuseFiltered(code: FailureCode, what: string): void {
+    this.#race.abandon();
+    this.#fail(code, what);
+  }
+
+  #filter(chain: FilterChain): void {
+    const filtered = chain.begin(this);
+    this.#filtered = filtered;
+    this.#patience.await(Infinity); // Filters have their own timeouts.
+    const { requestBytesMax } = filtered;
+    if (requestBytesMax > 0 && this.#body.to - this.#body.from > requestBytesMax)
+      return filtered.refuseTooLarge("request");
+    filtered.start();
+    if (!filtered.collecting) return;
+    if (this.request.expectContinue) this.#downstream.sendInterim(CONTINUE);
+    this.#collected();
+  }
+
+  /** More of a body that a filter wants whole. */
+  #collected(): void {
+    const filtered = this.#filtered!;
+    const { clock, limits } = this.context;
+    if (this.#body.to - this.#body.from > filtered.requestBytesMax) return filtered.refuseTooLarge("request");
+    this.#patience.await(this.requestComplete ? Infinity : clock.nowMs() + limits.bodyStallTimeoutMs);
+    if (this.requestComplete) filtered.onRequestWhole();
+  }
+
+  /** Filters see the response before the client does. */
+  #hold(
+    filtered: FilteredExchange,
+    head: ResponseHead,
+    bytes: Buffer,
+    from: number,
+    to: number,
+    last: boolean,
+  ): void {
+    if (!filtered.holdResponse(head, bytes, from, to, last)) return filtered.refuseTooLarge("response");
+    const headOnly = filtered.responseBytesMax === 0;
+    if (headOnly && !last) this.#race.leader.pause();
+    this.#awaitHeld(headOnly || last);
+  }
+
+  /** `all`: what filters want of the response is there, and they have their own timeouts. */
+  #awaitHeld(all: boolean): void {
+    if (all) this.#patience.await(Infinity);
+    else this.#awaitByte(this.context.wheel.coarseNowMs());
   }
 
   /** Finds an endpoint, or waits for one within bounds. */
@@ -681,6 +818,10 @@ export class Exchange implements Waiter, CompressedBodyUser {
     const { missing, cluster } = this.#choice;
     if (this.#phase === PHASE.delayed && lapse === "phase") return this.#endDelay();
     this.#stopTimer();
+    if (this.#filtered?.collecting === true && lapse === "phase") {
+      const stallMs = this.context.limits.bodyStallTimeoutMs;
+      return this.#fail("body_timeout", `no byte of the request's body came for ${stallMs} ms`);
+    }
     if (lapse !== "whole" && this.#phase === PHASE.sending) this.#race.leader.noteLate();
     this.#race.abandon();
     if (this.#phase === PHASE.waiting && lapse === "phase") {
@@ -718,6 +859,10 @@ export class Exchange implements Waiter, CompressedBodyUser {
     this.#phase = PHASE.idle;
     this.#compressed?.end();
     this.#compressed = undefined;
+    if (this.#filtered !== undefined) {
+      this.#filtered.end();
+      this.#filtered = undefined;
+    }
     this.#patience.end();
     if (this.#timer !== undefined) this.#stopTimer();
     this.#choice.cluster = undefined;

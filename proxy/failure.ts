@@ -14,6 +14,7 @@ export const STATUS_BY_CODE = {
   method_refused: 405, // CONNECT, TRACE, PRI.
   head_timeout: 408,
   body_timeout: 408,
+  filter_body_too_large: 413,
   target_too_long: 414,
   expectation_failed: 417,
   misdirected: 421, // Not for this connection: its certificate names others, or its scheme is not the connection's.
@@ -22,10 +23,12 @@ export const STATUS_BY_CODE = {
   client_gone: 499, // nginx's "client closed request"; only logs see it.
   internal: 500,
   upgrade_unsupported: 501, // The instance speaks HTTP/2 and takes no WebSocket over it (RFC 8441 3).
+  filter_failed: 500, // It threw, or returned what a filter cannot return; and its policy is closed.
   coding_unknown: 501, // A transfer coding other than chunked.
   connect_failed: 502,
   upstream_closed: 502,
   bad_response: 502,
+  filter_response_too_large: 502,
   no_configuration: 503, // Control has not told this proxy anything yet; never taken for "there is no such route".
   no_cluster: 503,
   no_endpoint: 503,
@@ -38,6 +41,9 @@ export const STATUS_BY_CODE = {
   too_many_connections: 503,
   draining: 503,
   deadline_exceeded: 504, // The caller's own deadline.
+  filter_timeout: 503,
+  filter_memory: 503,
+  filter_unavailable: 503,
   connect_timeout: 504,
   response_timeout: 504,
   request_timeout: 504,
@@ -51,6 +57,7 @@ const PHRASES: Record<number, string> = {
   404: "Not Found",
   405: "Method Not Allowed",
   408: "Request Timeout",
+  413: "Content Too Large",
   414: "URI Too Long",
   417: "Expectation Failed",
   421: "Misdirected Request",
@@ -83,6 +90,7 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   method_refused: "Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.",
   head_timeout: "Send the whole head sooner.",
   body_timeout: "Send the body without long pauses.",
+  filter_body_too_large: "Send less, or raise `bytesMax` in the filter's `body`.",
   target_too_long: "Put long data into the body.",
   expectation_failed: "Send `Expect: 100-continue` or nothing.",
   misdirected:
@@ -91,11 +99,13 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   rate_limited: "Wait as long as `retry-after` says, or raise `rateLimit` of the route in gilliam.yaml.",
   client_gone: "",
   internal: "See the proxy's log and report it: this is a fault in Gilliam.",
+  filter_failed: "Mend the filter; the proxy's log has its error, `onFailure: open` would let requests pass.",
   coding_unknown: "Use no other transfer coding than chunked.",
   connect_failed: "See `gilliam status` and `gilliam logs` of the service.",
   upstream_closed:
     "The request was not sent again, because it may have been executed; see `gilliam logs` of the service.",
   bad_response: "Mend the service: its answer breaks RFC 9112.",
+  filter_response_too_large: "Raise `bytesMax` in the filter's `body`, or answer with less.",
   no_configuration: "Wait until control is up; see `gilliam status`.",
   no_cluster: "If it was just declared, try again; else see `gilliam status`.",
   no_endpoint: "See `gilliam status`: no instance is ready.",
@@ -108,6 +118,9 @@ const NEXT_BY_CODE: Record<FailureCode, string> = {
   too_many_connections: "Try again later, or raise the limit of connections.",
   draining: "Try again: another proxy takes over.",
   deadline_exceeded: "Give the call more time, or make the services it needs faster.",
+  filter_timeout: "Make the filter faster or raise its `timeout`; `onFailure: open` would let requests pass.",
+  filter_memory: "Mend the filter: it used more memory than it may.",
+  filter_unavailable: "Deploy a version of the filter that loads; the proxy's log says what is wrong.",
   connect_timeout: "See `gilliam status`; the instance does not accept connections.",
   response_timeout:
     "Raise the dependency's timeout or tryTimeout in gilliam.yaml, or make the service faster.",

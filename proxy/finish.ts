@@ -31,6 +31,7 @@ export function recordExchange(exchange: Exchange): void {
     retries: exchange.retries,
     reason,
     requestId: exchange.requestId,
+    notes: exchange.notes,
   });
 }
 

@@ -2,7 +2,7 @@ import type { Log } from "../base/log.ts";
 import { type Steps, atOnce } from "../base/slices.ts";
 import type { Cluster, MeshConfig, ProxyReport, PublicRoute } from "../model/mesh.ts";
 import { routeKey, sameRequests } from "../model/route.ts";
-import { type CompiledActions, compileActions } from "./actions/compile.ts";
+import { type ChainOf, type CompiledActions, compileActions } from "./actions/compile.ts";
 import { problemOfActions } from "./actions/problems.ts";
 import { ActionStates } from "./actions/states.ts";
 import type { Binding } from "./binding.ts";
@@ -114,16 +114,16 @@ export class Mesh implements ClusterEvents {
   }
 
   /** Swaps the configuration; it was found to have no problem. No connection is touched but idle ones to who left. */
-  apply(config: MeshConfig): void {
-    atOnce(this.steps(config, () => true));
+  apply(config: MeshConfig, chainOf?: ChainOf): void {
+    atOnce(this.steps(config, () => true, chainOf));
   }
 
   /**
    * The same in steps, the swap itself being one. False when it is not `wanted` any more by then, which it must not be
    * once another configuration was put in force.
    */
-  *steps(config: MeshConfig, wanted: () => boolean): Steps<boolean> {
-    const prepared = yield* this.#prepare(config);
+  *steps(config: MeshConfig, wanted: () => boolean, chainOf?: ChainOf): Steps<boolean> {
+    const prepared = yield* this.#prepare(config, chainOf);
     if (!wanted()) return false;
     const removed = this.#swap(prepared);
     yield;
@@ -134,7 +134,7 @@ export class Mesh implements ClusterEvents {
     return true;
   }
 
-  *#prepare(config: MeshConfig): Steps<Prepared> {
+  *#prepare(config: MeshConfig, chainOf?: ChainOf): Steps<Prepared> {
     const before = this.clusters;
     const states = this.#actionStates.next();
     const clusters = new Map<string, ClusterState>();
@@ -147,10 +147,12 @@ export class Mesh implements ClusterEvents {
     }
     const gone = Array.from(before.values()).filter(({ name }) => !clusters.has(name));
     yield;
-    const routes = yield* routeSteps(config.routes, states);
+    const routes = yield* routeSteps(config.routes, states, chainOf);
     const edgeActions = new Map<string, CompiledActions>();
     for (const { id, actions } of config.edges) {
-      if (actions !== undefined) edgeActions.set(id, compileActions(actions, id, states, "prefix", "/"));
+      if (actions !== undefined) {
+        edgeActions.set(id, compileActions(actions, id, states, "prefix", "/", chainOf));
+      }
       yield;
     }
     return { epoch: config.epoch, clusters, changes, gone, routes, edgeActions, states };

@@ -1,7 +1,7 @@
 import { type Steps, atOnce } from "../base/slices.ts";
 import type { PublicRoute } from "../model/mesh.ts";
 import { conditionCount } from "../model/route.ts";
-import { type CompiledActions, compileActions } from "./actions/compile.ts";
+import { type ChainOf, type CompiledActions, compileActions } from "./actions/compile.ts";
 import type { ActionStates } from "./actions/states.ts";
 import { addPattern, type PatternNode, findPattern, newPatternNode } from "./route-pattern.ts";
 
@@ -54,13 +54,17 @@ export function buildRoutes(routes: readonly PublicRoute[], states: ActionStates
   return atOnce(routeSteps(routes, states));
 }
 
-export function* routeSteps(routes: readonly PublicRoute[], states: ActionStates): Steps<RouteTable> {
+export function* routeSteps(
+  routes: readonly PublicRoute[],
+  states: ActionStates,
+  chainOf?: ChainOf,
+): Steps<RouteTable> {
   const exact = new Map<string, CompiledRoute[]>();
   const wildcard = new Map<string, CompiledRoute[]>();
   for (const route of routes) {
     const isWildcard = route.host.startsWith("*.");
     const table = isWildcard ? wildcard : exact;
-    addTo(table, isWildcard ? route.host.slice(2) : route.host, compileRoute(route, states));
+    addTo(table, isWildcard ? route.host.slice(2) : route.host, compileRoute(route, states, chainOf));
     yield;
   }
   return { exact: yield* hostSteps(exact), wildcard: yield* hostSteps(wildcard) };
@@ -78,6 +82,7 @@ function* hostSteps(table: ReadonlyMap<string, CompiledRoute[]>): Steps<Map<stri
 function compileRoute(
   { id, path, match, cluster, actions }: PublicRoute,
   states: ActionStates,
+  chainOf: ChainOf | undefined,
 ): CompiledRoute {
   const kind = match?.kind ?? "prefix";
   const count = conditionCount(match);
@@ -95,7 +100,7 @@ function compileRoute(
             headers: Object.entries(match?.headers ?? {}),
             query: Object.entries(match?.query ?? {}),
           },
-    actions: actions === undefined ? undefined : compileActions(actions, id, states, kind, path),
+    actions: actions === undefined ? undefined : compileActions(actions, id, states, kind, path, chainOf),
   };
 }
 

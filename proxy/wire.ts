@@ -15,6 +15,7 @@ import {
   takeHandle,
 } from "./handle.ts";
 import { OwnBuffer, sharedBytes } from "./receive.ts";
+import { endRead, readEnd } from "./turn.ts";
 
 /** Whoever owns a wire. Bytes are shared: they may be used, and changed, only until the call returns. */
 export interface WireUser {
@@ -254,11 +255,14 @@ export class Wire {
       return undefined;
     }
     this.#filled = size === this.#current.length;
+    readEnd.reading = true;
     try {
       this.user.onBytes(this.#current, size);
     } catch (error) {
       this.#fault(error);
     }
+    if (readEnd.work === undefined) readEnd.reading = false;
+    else endRead();
     return this.#nextBuffer();
   }
 

@@ -4,6 +4,7 @@ import { createLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import type { ListenerPlan, SocketAddress } from "../proxy/agent/messages.ts";
 import { ProxyProgram, type ProxyProgramOptions } from "../proxy/agent/proxy-program.ts";
+import { AgentFilters } from "../proxy/agent/agent-filters.ts";
 import { writeCompileCacheSoon } from "../proxy/agent/compile-cache.ts";
 import { engineSurroundings } from "../proxy/agent/engine-surroundings.ts";
 import { parentChannel, runWorker } from "../proxy/agent/worker.ts";
@@ -57,10 +58,14 @@ class SidecarProgram extends ProxyProgram {
 runWorker({
   channel: parentChannel(),
   clock: systemClock,
-  start: (given, link) => {
+  start: async (given, link) => {
     const settings = given as WorkerSettings;
     const log = createLog({ part: "sidecar", level: settings.logLevel });
+    const filters = new AgentFilters({ settings, clock: systemClock, random: systemRandom, log });
+    const saved = await filters.prepareSaved();
     const program = new SidecarProgram({
+      filters,
+      saved,
       settings,
       link,
       clock: systemClock,
@@ -78,6 +83,6 @@ runWorker({
         }),
     });
     writeCompileCacheSoon(systemClock, () => log.info("compile cache written"));
-    return Promise.resolve(program);
+    return program;
   },
 });

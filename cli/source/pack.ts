@@ -6,6 +6,7 @@ import { join, relative, resolve } from "node:path";
 import type { Manifest } from "../../model/manifest.ts";
 import type { FormationFile } from "../formation-file.ts";
 import { usageError } from "../usage-error.ts";
+import { bundleFilters, type BundledFilter } from "./filters.ts";
 import { tarEnd, tarHeader, tarPadding } from "./tar.ts";
 import { walkSource, type SourceEntry } from "./walk.ts";
 
@@ -26,12 +27,15 @@ export interface PackedSources extends Disposable {
   readonly sources: readonly PackedSource[];
   /** Digest by service. */
   readonly digests: Readonly<Record<string, string>>;
+  readonly filters: readonly BundledFilter[];
+  /** Digest by file, as the manifest says it. */
+  readonly filterDigests: Readonly<Record<string, string>>;
 }
 
 const CHUNK_BYTES = 256 * 1024;
 
 /**
- * Packs the `source:` of every process. The same files always give the same digest, whoever packs them and when.
+ * Packs the `source:` of every process and bundles every filter. The same files always give the same digest, whoever packs them and when.
  * @throws UserError "usage" with every problem in every source.
  */
 export async function packSources(
@@ -61,11 +65,15 @@ export async function packSources(
       const packed = await writeArchive(walked.entries, target);
       sources.push({ ...packed, services, source, path: target, files: walked.entries.length });
     }
+    const bundled = await bundleFilters(manifest, file, folder, report);
+    problems.push(...bundled.problems);
     if (problems.length > 0) throw usageError("Cannot pack the sources", { problems });
     const digests = Object.fromEntries(
       sources.flatMap(({ services, digest }) => services.map((service) => [service, digest])),
     );
-    return { sources, digests, [Symbol.dispose]: dispose };
+    const { filters } = bundled;
+    const filterDigests = Object.fromEntries(filters.map((filter) => [filter.file, filter.digest]));
+    return { sources, digests, filters, filterDigests, [Symbol.dispose]: dispose };
   } catch (error) {
     dispose();
     throw error;

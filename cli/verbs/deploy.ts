@@ -82,7 +82,8 @@ async function send(
     {
       title: "Making the release",
       run: async () => {
-        const body = { manifest: file.text, file: file.shown, sources: packed.digests, mode };
+        const { digests: sources, filterDigests: filters } = packed;
+        const body = { manifest: file.text, file: file.shown, sources, filters, mode };
         answer = await context.client.call("deploy", { name: manifest.formation, body });
         return answer.created
           ? `Release ${answer.release} is made`

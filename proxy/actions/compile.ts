@@ -1,4 +1,6 @@
 import type { RouteActions } from "../../model/route.ts";
+import type { FilterUse } from "../../model/filter.ts";
+import type { FilterChain } from "../filters/chain.ts";
 import type { Answer } from "./answer.ts";
 import type { CompressSpec } from "./compression.ts";
 import type { FaultSpec } from "./fault.ts";
@@ -23,7 +25,11 @@ export interface CompiledActions {
   readonly compress: CompressSpec | undefined;
   readonly requestHeaders: CompiledEdits | undefined;
   readonly responseHeaders: CompiledEdits | undefined;
+  readonly filters: FilterChain | undefined;
 }
+
+/** Makes filters ready that were loaded before. */
+export type ChainOf = (uses: readonly FilterUse[]) => FilterChain;
 
 /** `owner` is the id of the route or edge: what is counted is counted under it. */
 export function compileActions(
@@ -32,9 +38,10 @@ export function compileActions(
   states: ActionStates,
   kind: CompiledActions["kind"],
   path: string,
+  chainOf?: ChainOf,
 ): CompiledActions {
   const { rewrite, redirect, respond, rateLimit, fault, maintenance, holdMs } = actions;
-  const { requestHeaders, responseHeaders } = actions;
+  const { requestHeaders, responseHeaders, filters = [] } = actions;
   return {
     kind,
     path,
@@ -53,5 +60,6 @@ export function compileActions(
     compress: actions.compress,
     requestHeaders: requestHeaders && compileEdits(requestHeaders),
     responseHeaders: responseHeaders && compileEdits(responseHeaders),
+    filters: filters.length === 0 ? undefined : chainOf?.(filters),
   };
 }

@@ -4,6 +4,7 @@ import { createLog } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
 import { createEngine } from "../engine.ts";
 import { ProxyProgram } from "./proxy-program.ts";
+import { AgentFilters } from "./agent-filters.ts";
 import { writeCompileCacheSoon } from "./compile-cache.ts";
 import { engineSurroundings } from "./engine-surroundings.ts";
 import { parentChannel, runWorker } from "./worker.ts";
@@ -16,6 +17,8 @@ runWorker({
   start: async (given, link) => {
     const settings = given as WorkerSettings;
     const log = createLog({ part: "edge", level: settings.logLevel });
+    const filters = new AgentFilters({ settings, clock: systemClock, random: systemRandom, log });
+    const saved = await filters.prepareSaved();
     // Loaded only where it is wanted: TLS costs memory.
     const tls =
       settings.tls === undefined
@@ -23,6 +26,8 @@ runWorker({
         : await (await import("./edge-tls.ts")).startEdgeTls(settings.tls, link, systemClock, log);
     const program = new ProxyProgram({
       ...(tls === undefined ? {} : { tls, pages: tls.pages }),
+      filters,
+      saved,
       settings,
       link,
       clock: systemClock,

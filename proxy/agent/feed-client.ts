@@ -18,10 +18,13 @@ export interface FeedTransport {
   open(epoch: number, signal: AbortSignal): Promise<AsyncIterable<string>>;
 }
 
+/** `again`: what was missing may come, so control is asked for this epoch once more. */
+export type Put = Applied & { readonly again?: boolean };
+
 export interface FeedClientOptions {
   readonly transport: FeedTransport;
   /** Puts a configuration in force, whole or not at all. */
-  readonly apply: (config: MeshConfig) => Applied | Promise<Applied>;
+  readonly apply: (config: MeshConfig) => Put | Promise<Put>;
   /** Called after each epoch that was applied or refused. */
   readonly onEpoch: () => void;
   readonly clock: Clock;
@@ -150,7 +153,7 @@ export class FeedClient {
   async #put(config: MeshConfig): Promise<void> {
     const { apply, log, onEpoch } = this.#options;
     const missing = emptiedByAmnesia(this.#current, config);
-    const outcome = missing === undefined ? await apply(config) : { ok: false as const, reason: missing };
+    const outcome: Put = missing === undefined ? await apply(config) : { ok: false, reason: missing };
     if (outcome.ok) {
       this.#current = config;
       this.#refused = undefined;
@@ -164,6 +167,7 @@ export class FeedClient {
       );
     }
     onEpoch();
+    if (!outcome.ok && outcome.again === true) throw new Error(outcome.reason);
   }
 }
 

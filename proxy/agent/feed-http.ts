@@ -4,6 +4,9 @@ import type { ProxyReport } from "../../model/mesh.ts";
 import type { FeedTransport } from "./feed-client.ts";
 import { readLines } from "./ndjson.ts";
 
+const BLOB_BYTES_MAX = 33_554_432;
+const BLOB_MS_MAX = 10_000;
+
 export interface ControlAddress {
   /** Like `http://127.0.0.1:7000`. */
   readonly url: string;
@@ -19,10 +22,13 @@ export interface ControlAddress {
 export interface ControlClient extends FeedTransport {
   /** @throws when control did not take it, whatever the reason. */
   report(report: ProxyReport, signal: AbortSignal): Promise<void>;
+  /** A filter's bundle by its digest, at most 32 MiB, within 10 s. @throws when it cannot be had. */
+  blob(digest: string): Promise<Buffer>;
 }
 
 export function createControlClient(control: ControlAddress): ControlClient {
-  const base = `${control.url.replace(/\/+$/, "")}/v1/feed/${encodeURIComponent(control.proxyId)}`;
+  const api = `${control.url.replace(/\/+$/, "")}/v1`;
+  const base = `${api}/feed/${encodeURIComponent(control.proxyId)}`;
   const headers = { authorization: `Bearer ${control.token}` };
   // One connection for all reports; the feed has its own, so that neither waits for the other.
   const { Agent, request } = base.startsWith("https:") ? loadHttps() : http;
@@ -53,6 +59,20 @@ export function createControlClient(control: ControlAddress): ControlClient {
       const response = await send(`${base}/report`, options, body);
       await expectSuccess(response);
       response.resume();
+    },
+    async blob(digest) {
+      const signal = AbortSignal.timeout(BLOB_MS_MAX);
+      const url = `${api}/blobs/${encodeURIComponent(digest)}`;
+      const response = await send(url, { headers, signal, agent: false }, "");
+      await expectSuccess(response);
+      const chunks: Buffer[] = [];
+      let size = 0;
+      for await (const chunk of response as AsyncIterable<Buffer>) {
+        size += chunk.length;
+        if (size > BLOB_BYTES_MAX) throw new Error(`the bundle is larger than ${BLOB_BYTES_MAX} bytes`);
+        chunks.push(chunk);
+      }
+      return Buffer.concat(chunks);
     },
   };
 }

@@ -4,11 +4,12 @@ import type { Log } from "../../base/log.ts";
 import { type MetricsRegistry, createMetrics, metricsText } from "../../base/metrics.ts";
 import type { Random } from "../../base/random.ts";
 import type { EdgeTraffic, MeshConfig, ProxyReport } from "../../model/mesh.ts";
-import type { Applied, Engine, EngineListener } from "../engine.ts";
+import type { Engine, EngineListener } from "../engine.ts";
 import { AccessLog } from "./access-log.ts";
+import type { AgentFilters } from "./agent-filters.ts";
 import { type AdminPages, AdminServer } from "./admin.ts";
 import { configView } from "./config-view.ts";
-import { FeedClient } from "./feed-client.ts";
+import { FeedClient, type Put } from "./feed-client.ts";
 import { createControlClient } from "./feed-http.ts";
 import { type MetricCounts, mergeMetrics } from "./merge-metrics.ts";
 import type { KeeperFacts, ListenerPlan, SiblingState, SocketAddress, SocketName } from "./messages.ts";
@@ -31,6 +32,10 @@ export interface ProxyProgramOptions {
   readonly createEngine: (onAccess: AccessLog["record"]) => Engine;
   /** Of an edge that terminates TLS. */
   readonly tls?: EdgeTls;
+  /** Runs the filters of configurations. */
+  readonly filters: AgentFilters;
+  /** The saved epoch, with its filters loaded. */
+  readonly saved: MeshConfig | undefined;
   /** Admin pages besides the common ones. */
   readonly pages?: AdminPages;
   /** Called with each configuration that is in force. */
@@ -61,6 +66,7 @@ export class ProxyProgram implements WorkerProgram {
   /** The newest epoch that is in force and on disk, and known to the other workers: the one control is told. */
   #settledEpoch: number;
   #keeper: KeeperFacts | undefined;
+  #reloading: Promise<void> | undefined;
 
   constructor(options: ProxyProgramOptions) {
     const { clock, createEngine, link, log, random, settings } = options;
@@ -70,7 +76,8 @@ export class ProxyProgram implements WorkerProgram {
     this.metrics = createMetrics(settings.kind);
     this.engine.registerMetrics(this.metrics);
     options.tls?.registerMetrics(this.metrics);
-    this.#config = this.#applySaved();
+    options.filters.attach(this.engine, this.metrics);
+    this.#config = this.#applySaved(options.saved);
     this.#settledEpoch = this.engine.epoch;
     this.#saver = new EpochSaver({
       path: settings.epochFile,
@@ -187,12 +194,28 @@ export class ProxyProgram implements WorkerProgram {
     void this.#reporter.stop();
   }
 
+  /** In turn: loading the filters of one may take longer than those of the wanted. */
   reload(config?: MeshConfig): void {
-    if (config === undefined) this.#config = this.#applySaved() ?? this.#config;
-    else if (this.engine.apply(config).ok) {
+    const { filters, log, settings } = this.#options;
+    const wanted = config ?? loadSavedEpoch(settings.epochFile, log);
+    const put = () => this.#reload(wanted, config === undefined);
+    if (this.#reloading === undefined && (wanted === undefined || filters.needsNothing(wanted))) return put();
+    const before = this.#reloading ?? Promise.resolve();
+    const reloading = before.then(async () => {
+      if (wanted !== undefined) await filters.prepare(wanted);
+      put();
+      if (this.#reloading === reloading) this.#reloading = undefined;
+    });
+    this.#reloading = reloading;
+  }
+
+  #reload(config: MeshConfig | undefined, saved: boolean): void {
+    if (saved) this.#config = this.#applySaved(config) ?? this.#config;
+    else if (config !== undefined && this.engine.apply(config).ok) {
       this.#config = config;
       this.#options.onConfig?.(config);
     }
+    if (this.#config !== undefined) this.#options.filters.retain(this.#config);
     this.#settledEpoch = this.engine.epoch;
   }
 
@@ -236,7 +259,7 @@ export class ProxyProgram implements WorkerProgram {
     const admin = this.#admin.close();
     const cut = await this.engine.drain(timeoutMs);
     await Promise.all([admin, this.#feed.stop(), this.#reporter.stop()]);
-    await this.#saver.idle();
+    await Promise.all([this.#saver.idle(), this.#options.filters.close()]);
     this.#options.log.info({ cut }, "drained");
     await this.#accessLog.close();
     return cut;
@@ -261,7 +284,11 @@ export class ProxyProgram implements WorkerProgram {
       "/healthz": () => this.health(),
       "/config": () => ({
         status: 200,
-        body: { ...configView(this.#config, this.engine.report()), keeper: this.#keeper ?? null },
+        body: {
+          ...configView(this.#config, this.engine.report()),
+          filters: this.#options.filters.view(),
+          keeper: this.#keeper ?? null,
+        },
       }),
       ...this.#options.pages,
     };
@@ -274,19 +301,23 @@ export class ProxyProgram implements WorkerProgram {
     return metricsText(mergeMetrics([own, ...live, gone]));
   }
 
-  async #put(config: MeshConfig): Promise<Applied> {
+  async #put(config: MeshConfig): Promise<Put> {
+    const { filters } = this.#options;
+    const problems = filters.needsNothing(config) ? [] : await filters.prepare(config);
+    if (problems.length > 0) return { ok: false, reason: problems.join("; "), again: true };
     const outcome = await this.engine.applySliced(config);
     if (!outcome.ok) return outcome;
     this.#config = config;
     this.#saver.save(config);
+    this.#options.filters.retain(config);
+    this.#options.filters.clear(config);
     this.#options.onConfig?.(config);
     return outcome;
   }
 
   /** Puts the epoch on disk in force. Undefined when there is none, or none that applies. */
-  #applySaved(): MeshConfig | undefined {
-    const { log, onConfig, settings } = this.#options;
-    const saved = loadSavedEpoch(settings.epochFile, log);
+  #applySaved(saved: MeshConfig | undefined): MeshConfig | undefined {
+    const { log, onConfig } = this.#options;
     if (saved === undefined) return undefined;
     const outcome = this.engine.apply(saved);
     if (!outcome.ok) {
