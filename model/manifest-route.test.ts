@@ -21,7 +21,7 @@ function problems(edge: string, rest = ""): string[] {
   return parsed.ok ? [] : parsed.problems;
 }
 
-function released(edge: string, rest = "") {
+function released(edge: string, rest = "", filters: Record<string, string> = {}) {
   const text = manifest(edge, rest);
   const parsed = parseManifest(text, "gilliam.yaml");
   if (!parsed.ok) throw new Error(parsed.problems.join("\n"));
@@ -29,6 +29,7 @@ function released(edge: string, rest = "") {
     manifest: parsed.manifest,
     manifestText: text,
     sources: {},
+    filters,
     gears: new Map(),
     number: 1,
     earlier: [],
@@ -221,4 +222,15 @@ test("a plan shows what changes on a route", () => {
     action: "reroute",
     differences: ["edge: + a.b (GET; rewrite to /x)", "edge: - a.b"],
   });
+});
+
+test("a plan names filters that changed, without their options", () => {
+  const edge = (options: string) => `- { host: a.b, filters: [{ file: ./f.ts, options: ${options} }] }`;
+  const digestOf = (digit: string) => ({ "./f.ts": `sha256:${digit.repeat(64)}` });
+  const before = { ...released(edge("{ closed: false }"), "", digestOf("a")), createdAtMs: 0 };
+  const differences = (options: string, digit: string) =>
+    planRelease(before, released(edge(options), "", digestOf(digit))).changes[0]?.differences;
+  expect(differences("{ closed: false }", "a")).toEqual([]);
+  expect(differences("{ closed: true }", "a")).toEqual(["filter ./f.ts: other options"]);
+  expect(differences("{ closed: false }", "b")).toEqual(["filter ./f.ts: another version"]);
 });

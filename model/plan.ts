@@ -1,8 +1,10 @@
 import { formatBytes, formatDuration } from "../base/units.ts";
 import { callLimitsText } from "./call-limits.ts";
+import { canonicalJson } from "./canonical.ts";
+import type { FilterUse } from "./filter.ts";
 import type { Plan } from "./api.ts";
 import type { BalancingChoice, EdgeRoute, Release, ReleaseDependency, ReleaseService } from "./release.ts";
-import { actionTexts, matchText } from "./route.ts";
+import { actionTexts, matchText, routeId } from "./route.ts";
 import { specText, type ReleaseContent } from "./resolve.ts";
 import type { HealthCheck, ImageRef, RunSpec } from "./run-spec.ts";
 
@@ -50,6 +52,7 @@ function changeOf(
     ...listDifferences("edge", before.edge.map(edgeText), after.edge.map(edgeText)),
     ...difference("balancing", balancingText(before.balancing), balancingText(after.balancing)),
     ...policyDifferences(before.dependencies, after.dependencies),
+    ...filterDifferences(before, after),
   ];
   const differences = [...run, ...scale, ...route];
   if (specText(before.spec) !== specText(after.spec)) return { service, action: "replace", differences };
@@ -132,6 +135,31 @@ function policyDifferences(
       .filter((name) => old[name] !== undefined)
       .flatMap((name) => difference(`dependencies.${name}.${field}`, old[name], current[name]));
   });
+}
+
+/** Filters that stay where they are and are another version, or are told something else. */
+function filterDifferences(before: ReleaseService, after: ReleaseService): string[] {
+  const old = new Map(filterUses(before));
+  const lines = filterUses(after).flatMap(([place, { file, digest, ...told }]) => {
+    const was = old.get(place);
+    if (was === undefined) return [];
+    const { file: _file, digest: oldDigest, ...oldTold } = was;
+    return [
+      ...(digest === oldDigest ? [] : [`filter ${file}: another version`]),
+      ...(canonicalJson(told) === canonicalJson(oldTold) ? [] : [`filter ${file}: other options`]),
+    ];
+  });
+  return [...new Set(lines)];
+}
+
+/** By where they are: the route or dependency, and the file. */
+function filterUses({ edge, dependencies }: ReleaseService): [string, FilterUse][] {
+  const at = (place: string, uses: readonly FilterUse[] = []) =>
+    uses.map((use): [string, FilterUse] => [`${place} ${use.file}`, use]);
+  return [
+    ...edge.flatMap((route) => at(routeId(route), route.actions?.filters)),
+    ...dependencies.flatMap(({ name, actions }) => at(name, actions?.filters)),
+  ];
 }
 
 function imageDifference(before: ImageRef, after: ImageRef): string[] {

@@ -96,9 +96,13 @@ async function bundle(path: string, folder: string): Promise<string | string[]> 
   } catch (error) {
     const { errors } = error as BuildFailure;
     if (!Array.isArray(errors)) throw error;
-    return errors.map(({ text, location }) =>
-      location === null ? text : `${location.file}:${location.line}:${location.column + 1} ${text}`,
-    );
+    return errors.map(({ text, location }) => {
+      const missing = /^Could not resolve "([^./][^"]*)"/.exec(text)?.[1];
+      const next = missing === undefined ? "" : `; npm install ${missing} beside gilliam.yaml`;
+      return location === null
+        ? `${text}${next}`
+        : `${location.file}:${location.line}:${location.column + 1} ${text}${next}`;
+    });
   }
 }
 
