@@ -1,4 +1,9 @@
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
+import manifest from "./package.json" with { type: "json" };
+
+const { exports } = manifest;
+const ROOT = import.meta.dirname;
 
 const FOLDERS = "{base,model,proxy,sidecar,control,executor,bootstrap,cli,console,loadtest,test}";
 
@@ -12,6 +17,11 @@ export default defineConfig({
       {
         test: {
           name: "unit",
+          // The examples are packages of their own, and have no installed copy of this one.
+          alias: Object.entries(exports).map(([name, file]) => ({
+            find: new RegExp(`^gilliam${name.slice(1)}$`),
+            replacement: join(ROOT, file),
+          })),
           include: [`${FOLDERS}/**/*.test.ts`, "examples/filters/**/*.test.ts"],
           exclude: ["**/node_modules/**", "test/{contract,sim,wire,e2e}/**", ...PROCESSES],
           testTimeout: 60_000, // Property tests on a busy machine; a hang is still found.
