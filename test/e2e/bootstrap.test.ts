@@ -64,7 +64,18 @@ describe("bootstrap/up refuses, and changes nothing", () => {
   test("when Python is missing: the package that has it, and how to do without", async () => {
     const programs = join(state, "../programs");
     mkdirSync(programs);
-    for (const program of ["sh", "uname", "dirname", "flock", "setpriv", "nsenter", "ip", "env", "node"]) {
+    for (const program of [
+      "sh",
+      "uname",
+      "dirname",
+      "flock",
+      "setpriv",
+      "nsenter",
+      "ip",
+      "iptables",
+      "env",
+      "node",
+    ]) {
       const found = (process.env["PATH"] ?? "").split(":").map((folder) => join(folder, program));
       const path = found.find((candidate) => existsSync(candidate));
       if (path !== undefined) symlinkSync(path, join(programs, program));
