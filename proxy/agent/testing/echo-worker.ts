@@ -1,6 +1,7 @@
 import { systemClock } from "../../../base/clock.ts";
 import { listenOnHandle } from "../admin.ts";
 import http from "node:http";
+import net from "node:net";
 import { parentChannel, runWorker } from "../worker.ts";
 
 /**
@@ -43,7 +44,9 @@ runWorker({
         }
       },
       leave: ({ id, socket }) => {
-        servers.get(`${id}#${socket}`)?.close();
+        // Not http.Server's close, which ends idle connections, too: what was accepted goes on.
+        const server = servers.get(`${id}#${socket}`);
+        if (server !== undefined) net.Server.prototype.close.call(server);
         servers.delete(`${id}#${socket}`);
       },
       lead: () => {
